@@ -1,0 +1,1 @@
+"""Named workflows and contract analysis: FastAPI, Celery, LangGraph and PostgreSQL on homeloop."""

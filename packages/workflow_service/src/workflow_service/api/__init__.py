@@ -1,0 +1,1 @@
+"""The HTTP side: translates requests into use cases."""

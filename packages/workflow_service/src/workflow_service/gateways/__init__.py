@@ -1,0 +1,1 @@
+"""The world behind the ports: PostgreSQL, the broker, the document parser."""

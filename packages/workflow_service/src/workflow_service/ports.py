@@ -1,0 +1,178 @@
+"""What the use cases need of the world, as shapes. Gateways and workflows fit them; bootstrap joins them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from uuid import UUID
+
+from workflow_service.domain.document import Document, DocumentText
+from workflow_service.domain.run import Claim, JsonObject, NewRun, Progress, Run, RunEvent
+
+Report = Callable[[str, int, str], Awaitable[None]]
+"""``await report(step, percent, description)``: returns when the step is persisted; callable from any loop."""
+
+
+class RunStore(Protocol):
+    """Runs and their events. Every method is one transaction; the database's clock is the only clock."""
+
+    async def create(self, new: NewRun) -> tuple[Run, bool]:
+        """Commit a queued run; with a key seen before, return that run and False instead.
+
+        Raises:
+            IdempotencyConflictError: The key was used for a different request. Nothing was written.
+        """
+        ...
+
+    async def get(self, user_id: str, run_id: UUID) -> Run | None:
+        """Return the user's run; None if there is none or it is another user's."""
+        ...
+
+    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Run]:
+        """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor)."""
+        ...
+
+    async def events(self, user_id: str, run_id: UUID, after: int = 0) -> Sequence[RunEvent]:
+        """Return the events of the user's run with ``seq > after``, in order."""
+        ...
+
+    async def claim(self, run_id: UUID, worker_id: str, lease: float) -> Claim | None:
+        """Take a queued run, or a running one whose lease is over, for ``lease`` seconds.
+
+        Returns None when there is nothing to do: finished, unknown, or leased to a living worker.
+        """
+        ...
+
+    async def renew(self, claim: Claim, lease: float) -> bool:
+        """Extend the lease; False means the claim is outdated and its holder must stop."""
+        ...
+
+    async def record_progress(self, claim: Claim, progress: Progress) -> bool:
+        """Persist a step once per run; False if that step stands already (a resumed run said it again).
+
+        Raises:
+            ClaimLostError: Another worker has claimed the run since. Nothing was written.
+        """
+        ...
+
+    async def succeed(self, claim: Claim, result: JsonObject) -> None:
+        """Store the result and end the run. Raises ClaimLostError as record_progress does."""
+        ...
+
+    async def fail(self, claim: Claim, error: JsonObject) -> None:
+        """Store the error and end the run. Raises ClaimLostError as record_progress does."""
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Give a run back to the queue (a worker that is told to stop). Raises ClaimLostError."""
+        ...
+
+    async def requeue_lost(self, limit: int) -> Sequence[UUID]:
+        """Put runs whose lease is over back to queued, and return them with those queued too long ago.
+
+        Runs another process is looking at are skipped, so any number of processes may call this.
+        """
+        ...
+
+
+class RunFeed(Protocol):
+    """Wake-ups for those who follow a run. A wake-up says «look again», never what to see."""
+
+    def watch(self, run_id: UUID) -> AbstractAsyncContextManager[Callable[[float], Awaitable[bool]]]:
+        """Yield ``wait(timeout)``: True after a change since the last wait, False after ``timeout`` seconds."""
+        ...
+
+
+class JobQueue(Protocol):
+    """The broker, as a wake-up: losing a message costs time, never a run."""
+
+    async def enqueue(self, run_id: UUID) -> None:
+        """Tell the workers that a run is queued.
+
+        Raises:
+            QueueUnavailableError: The broker did not take it. The run stays queued; the reaper sends it again.
+        """
+        ...
+
+
+class DocumentStore(Protocol):
+    """Uploaded files."""
+
+    async def save(self, user_id: str, filename: str, media_type: str, content: bytes) -> Document:
+        """Keep a file and return its record."""
+        ...
+
+    async def get(self, user_id: str, document_id: UUID) -> Document | None:
+        """Return the record of the user's document; None if there is none or it is another user's."""
+        ...
+
+    async def content(self, user_id: str, document_id: UUID) -> bytes | None:
+        """Return the file's bytes; None as get does."""
+        ...
+
+
+class DocumentParser(Protocol):
+    """Turns a file into text."""
+
+    async def parse(self, content: bytes, media_type: str) -> DocumentText:
+        """Return the text and its pages.
+
+        Raises:
+            UnreadableDocumentError: The file is damaged, encrypted, empty of text, too large, or took too long.
+
+        Cancellation: ends the parsing process.
+        """
+        ...
+
+
+class Workflow(Protocol):
+    """A named piece of work on JSON, resumable by run id."""
+
+    @property
+    def name(self) -> str:
+        """The name users call it by."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One sentence for the list of workflows."""
+        ...
+
+    def check(self, input_data: JsonObject) -> None:
+        """Raise InvalidInputError if the workflow could not run on this input."""
+        ...
+
+    async def run(self, run_id: UUID, user_id: str, input_data: JsonObject, report: Report) -> JsonObject:
+        """Run, or go on after the last checkpoint of this run id, and return the result.
+
+        Raises:
+            WorkflowError: The input cannot be worked on; trying again would not help.
+        """
+        ...
+
+
+class ServiceError(Exception):
+    """Root of what the service itself raises; the message is for the user."""
+
+
+class InvalidInputError(ServiceError):
+    """The request names an unknown workflow or carries input the workflow cannot take."""
+
+
+class IdempotencyConflictError(ServiceError):
+    """An idempotency key was used again for a different request."""
+
+
+class ClaimLostError(ServiceError):
+    """Another worker has claimed the run; what this one does no longer counts."""
+
+
+class QueueUnavailableError(ServiceError):
+    """The broker did not take a message."""
+
+
+class WorkflowError(ServiceError):
+    """A workflow cannot do its work on this input."""
+
+
+class UnreadableDocumentError(WorkflowError):
+    """A file has no text that can be read."""

@@ -1,0 +1,1 @@
+"""The Celery side: translates messages into use cases."""

@@ -1,0 +1,1 @@
+"""Workflows: LangGraph graphs behind the Workflow port."""
