@@ -1,0 +1,105 @@
+// Server-sent events over fetch: EventSource cannot send the Authorization header.
+
+import { Problem } from "./service.js";
+
+const SILENCE = 45_000; // ms; the server sends a comment every 15 s, three missing ones mean that it is gone
+const FIRST_WAIT = 500; // ms
+const LONGEST_WAIT = 10_000; // ms
+
+/** Splits a stream of text into events. Lines end with LF, CRLF or CR; a chunk may end anywhere. */
+export class EventParser {
+  #rest = "";
+  #event = { id: null, kind: "message", data: [] };
+
+  /** The events that `chunk` completes: `{id, kind, data}`, data as text. */
+  feed(chunk) {
+    const lines = (this.#rest + chunk).split(/\r\n|\n|\r(?!$)/); // a CR at the very end may be half of a CRLF
+    this.#rest = lines.pop();
+    return lines.map((line) => this.#take(line)).filter((event) => event !== null);
+  }
+
+  #take(line) {
+    if (line === "") return this.#finish();
+    const at = line.indexOf(":");
+    const field = at === -1 ? line : line.slice(0, at);
+    const value = at === -1 ? "" : line.slice(at + 1).replace(/^ /, "");
+    if (field === "id") this.#event.id = value;
+    else if (field === "event") this.#event.kind = value;
+    else if (field === "data") this.#event.data.push(value);
+    return null;
+  }
+
+  #finish() {
+    const { id, kind, data } = this.#event;
+    this.#event = { id: null, kind: "message", data: [] };
+    return data.length === 0 ? null : { id, kind, data: data.join("\n") };
+  }
+}
+
+async function* readEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const parser = new EventParser();
+  try {
+    for (;;) {
+      const { done, value } = await withinSilence(reader.read());
+      if (done) return;
+      yield* parser.feed(value);
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // also closes the connection of a stream that was left early
+  }
+}
+
+function withinSilence(reading) {
+  let timer;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Problem(0, "Silence", "Nothing came for too long.")), SILENCE);
+  });
+  return Promise.race([reading, silence]).finally(() => clearTimeout(timer));
+}
+
+// A person who gets back on line should not wait for the timer.
+function pause(milliseconds, signal) {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      window.removeEventListener("online", end);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    window.addEventListener("online", end);
+    signal.addEventListener("abort", end);
+  });
+}
+
+const mayPass = (error) => !(error instanceof Problem) || error.status === 0 || error.status === 429 || error.status >= 500;
+
+/**
+ * Yield events until `isLast(event)`, connecting again after each loss from the event after the last one seen.
+ *
+ * `open(lastEventId)` resolves to a Response; `onConnection(seconds)` hears null when the stream is up and the
+ * seconds until the next attempt when it is down. Throws the Problem that trying again would not cure (401, 404).
+ */
+export async function* follow(open, isLast, onConnection, signal) {
+  let lastEventId = null;
+  let wait = FIRST_WAIT;
+  while (!signal.aborted) {
+    try {
+      const response = await open(lastEventId);
+      onConnection(null);
+      for await (const event of readEvents(response.body)) {
+        wait = FIRST_WAIT;
+        if (event.id !== null) lastEventId = event.id;
+        yield event;
+        if (isLast(event)) return;
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!mayPass(error)) throw error;
+    }
+    onConnection(Math.ceil(wait / 1000));
+    await pause(wait, signal);
+    wait = Math.min(wait * 2, LONGEST_WAIT);
+  }
+}

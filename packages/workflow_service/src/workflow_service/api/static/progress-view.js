@@ -1,0 +1,84 @@
+// What a run is doing: bar, steps and the state of the connection.
+
+import { byId, element } from "./dom.js";
+import { withStop } from "./explain.js";
+
+const PATIENCE = 15_000; // ms; longer than a healthy worker needs to take a run
+
+const SAYS = {
+  queued: "Waiting for a worker.",
+  started: "A worker has begun.",
+  requeued: "The worker stopped. The run waits for another one and goes on where it was.",
+  succeeded: "Done.",
+  failed: "The analysis failed.",
+  cancelled: "The analysis was cancelled.",
+};
+
+export class ProgressView {
+  #card = byId("progress");
+  #bar = byId("progress-bar");
+  #steps = byId("steps");
+  #waiting = 0;
+
+  /** Start anew. */
+  open() {
+    this.#steps.replaceChildren();
+    this.#setPercent(0);
+    byId("progress-now").textContent = SAYS.queued;
+    byId("connection").textContent = "";
+    this.#card.hidden = false;
+    this.#card.dataset.state = "live";
+    this.#waitForWorker();
+  }
+
+  close() {
+    clearTimeout(this.#waiting);
+    this.#card.hidden = true;
+  }
+
+  /** Show an event of the run: `{kind, data}`. */
+  add({ kind, data }) {
+    clearTimeout(this.#waiting);
+    if (kind === "progress") return this.#addStep(data);
+    if (kind === "queued" || kind === "requeued") this.#waitForWorker();
+    if (kind === "requeued") this.#steps.append(element("li", { class: "aside" }, SAYS.requeued));
+    if (kind === "succeeded") this.#setPercent(100);
+    if (["succeeded", "failed", "cancelled"].includes(kind)) this.#card.dataset.state = kind;
+    byId("progress-now").textContent = SAYS[kind] ?? "";
+  }
+
+  /** Say that the connection is down for now; null says that it is up again. */
+  connection(secondsToRetry) {
+    this.#card.dataset.connection = secondsToRetry === null ? "up" : "down";
+    const text = "The connection to the service was lost. The analysis goes on there; this page keeps trying to reconnect.";
+    const box = byId("connection");
+    const says = secondsToRetry === null ? "" : text;
+    if (box.textContent !== says) box.textContent = says; // the same words again would be read out again
+  }
+
+  #addStep({ percent, description, step }) {
+    this.#setPercent(percent);
+    byId("progress-now").textContent = withStop(description || step);
+    this.#steps.append(
+      element(
+        "li",
+        { "data-step": step },
+        element("span", {}, description || step),
+        element("span", { class: "percent" }, `${percent} %`),
+      ),
+    );
+  }
+
+  #setPercent(percent) {
+    this.#bar.value = percent;
+    byId("progress-percent").textContent = `${percent} %`;
+  }
+
+  #waitForWorker() {
+    clearTimeout(this.#waiting);
+    this.#waiting = setTimeout(() => {
+      byId("progress-now").textContent =
+        "Still waiting for a worker. If this lasts, ask whoever runs the service whether a worker is running.";
+    }, PATIENCE);
+  }
+}

@@ -1,0 +1,102 @@
+// One run, from queued to its result or its failure.
+
+import { byId } from "./dom.js";
+import { follow } from "./event-stream.js";
+import { explain, withStop } from "./explain.js";
+import { ProgressView } from "./progress-view.js";
+import { ResultView } from "./result-view.js";
+import * as service from "./service.js";
+import { time } from "./words.js";
+
+const FINAL = new Set(["succeeded", "failed", "cancelled"]);
+
+export class RunView {
+  #progress = new ProgressView();
+  #result = new ResultView();
+  #leaving = new AbortController();
+  #id = null;
+
+  /** `onRefused(problem)` hears of a key that is no longer accepted. */
+  constructor(onRefused) {
+    this.onRefused = onRefused;
+    byId("failure-retry").addEventListener("click", () => this.open(this.#id));
+  }
+
+  /** Show the run; returns when it has ended and its result stands, or the view was left. */
+  async open(id) {
+    this.close();
+    this.#id = id;
+    const leaving = new AbortController();
+    this.#leaving = leaving;
+    byId("run-title").textContent = "Analysis";
+    byId("run-meta").textContent = "";
+    byId("failure").hidden = true;
+    this.#result.close();
+    this.#progress.close();
+    try {
+      await this.#show(id, leaving.signal);
+    } catch (error) {
+      if (leaving.signal.aborted) return;
+      this.#progress.close();
+      const problem = explain(error);
+      if (problem.status === 401) this.onRefused(error);
+      else this.#fail({ ...problem, retry: problem.status !== 404 });
+    }
+  }
+
+  /** Stop following the run. */
+  close() {
+    this.#leaving.abort();
+  }
+
+  async #show(id, signal) {
+    let run = await service.getRun(id, signal);
+    byId("run-meta").textContent = `Started ${time(run.created_at)}`;
+    if (!FINAL.has(run.status)) {
+      await this.#followToEnd(id, signal);
+      if (signal.aborted) return;
+      run = await service.getRun(id, signal);
+    }
+    if (run.status === "succeeded") {
+      const result = await service.getResult(id, signal);
+      this.#progress.close();
+      this.#result.show(result);
+      document.title = `${result.document.filename} · Contract analysis`;
+    } else {
+      this.#fail(endOf(run));
+    }
+  }
+
+  async #followToEnd(id, signal) {
+    this.#progress.open();
+    const events = follow(
+      (lastEventId) => service.openEvents(id, lastEventId, signal),
+      (event) => FINAL.has(event.kind),
+      (seconds) => this.#progress.connection(seconds),
+      signal,
+    );
+    for await (const { kind, data } of events) this.#progress.add({ kind, data: JSON.parse(data).data ?? {} });
+  }
+
+  #fail({ title, detail, advice, retry }) {
+    byId("failure-title").textContent = title;
+    byId("failure-detail").textContent = detail;
+    byId("failure-advice").textContent = advice;
+    byId("failure-retry").hidden = !retry;
+    byId("failure").hidden = false;
+  }
+}
+
+function endOf({ status, error }) {
+  if (status === "cancelled") {
+    return { title: "The analysis was cancelled", detail: "", advice: "Add the contract again to analyse it.", retry: false };
+  }
+  return {
+    title: "The analysis failed",
+    detail: withStop(error?.detail ?? error?.message ?? "The service gave no reason"),
+    advice:
+      "Check that the file opens on your computer, has no password, and that its text can be selected " +
+      "(a scan is only pictures: run text recognition first). Then add it again.",
+    retry: false,
+  };
+}
