@@ -70,7 +70,12 @@ class RunStore(Protocol):
         """Put runs whose lease is over back to queued, and return them with those queued too long ago.
 
         Runs another process is looking at are skipped, so any number of processes may call this.
+        A run that was lost too often is failed instead: it may be what kills its workers.
         """
+        ...
+
+    async def mark_unsent(self, run_ids: Sequence[UUID]) -> None:
+        """Note that the broker did not take these queued runs: the next requeue_lost returns them again."""
         ...
 
 
@@ -160,6 +165,22 @@ class InvalidInputError(ServiceError):
 
 class IdempotencyConflictError(ServiceError):
     """An idempotency key was used again for a different request."""
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    """An uploaded file has a format that the service cannot read."""
+
+
+class TooLargeError(ServiceError):
+    """An uploaded file is larger than allowed."""
+
+
+class StoreUnavailableError(ServiceError):
+    """The database did not answer; the same request may succeed later."""
+
+
+class SchemaTooNewError(ServiceError):
+    """The database was migrated by a newer release than this one."""
 
 
 class ClaimLostError(ServiceError):

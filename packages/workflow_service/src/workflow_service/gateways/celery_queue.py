@@ -1,0 +1,95 @@
+"""The broker as a wake-up: a Celery producer behind the JobQueue port."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+from kombu.exceptions import KombuError
+
+from workflow_service.contracts import EXECUTE_RUN, QUEUE
+from workflow_service.ports import QueueUnavailableError
+
+_SOCKET_TIMEOUT = (
+    3.0  # seconds a thread may wait for the broker at one point; ends the thread, not only our waiting
+)
+_SEND_TIMEOUT = 10.0  # seconds for a send as a whole: a stale connection is replaced once
+_BROKER_AWAY = (OSError, KombuError)
+_FILE_BROKER = "safefs://"
+
+
+class CeleryJobQueue:
+    """Fits the JobQueue port. Sends run in threads: Celery's producer blocks."""
+
+    def __init__(self, broker_url: str) -> None:
+        """Send to the broker at ``broker_url``. Nothing is connected before the first send."""
+        self._app = _producer(broker_url)
+
+    async def enqueue(self, run_id: UUID) -> None:
+        """Tell the workers that a run is queued.
+
+        Raises:
+            QueueUnavailableError: The broker did not take it within 10 s. The message may still arrive.
+
+        Cancellation: returns at once; the thread ends by itself within its socket time-outs.
+        """
+        await self._call(self._send, str(run_id))
+
+    async def is_reachable(self) -> bool:
+        """Return whether the broker answers."""
+        try:
+            await self._call(self._connect)
+        except QueueUnavailableError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close the connections to the broker. The queue cannot be used afterwards."""
+        await asyncio.to_thread(self._app.close)
+
+    async def _call(self, function: Callable[..., None], *args: str) -> None:
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                await asyncio.to_thread(function, *args)
+        except _BROKER_AWAY as error:
+            reason = str(error) or type(error).__name__
+            raise QueueUnavailableError(
+                f"the broker did not take the message ({reason}); check BROKER_URL and its server"
+            ) from error
+
+    def _send(self, run_id: str) -> None:
+        self._app.send_task(EXECUTE_RUN, args=(run_id,), queue=QUEUE, ignore_result=True)
+
+    def _connect(self) -> None:
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=_SOCKET_TIMEOUT)
+
+
+def _producer(broker_url: str) -> Celery:
+    if broker_url.startswith(_FILE_BROKER):
+        # Only the embedded default needs it; it teaches kombu the alias.
+        from workflow_service.gateways import filesystem_broker
+
+        filesystem_broker.register()
+    app = Celery("workflow_service.producer", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        task_publish_retry=True,
+        # One retry replaces a pooled connection that has gone stale; the reaper is the real retry.
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
+        broker_connection_timeout=_SOCKET_TIMEOUT,
+        broker_transport_options=_transport_options(broker_url),
+    )
+    return app
+
+
+def _transport_options(broker_url: str) -> dict[str, Any]:  # Any: each transport's own
+    scheme = broker_url.partition(":")[0].partition("+")[0]
+    if scheme in ("redis", "rediss"):
+        return {"socket_timeout": _SOCKET_TIMEOUT, "socket_connect_timeout": _SOCKET_TIMEOUT}
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        # Without confirmation a message written to a dying socket is lost without a word.
+        return {"confirm_publish": True, "read_timeout": _SOCKET_TIMEOUT, "write_timeout": _SOCKET_TIMEOUT}
+    return {}

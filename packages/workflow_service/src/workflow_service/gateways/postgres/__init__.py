@@ -1,0 +1,1 @@
+"""Runs, documents and wake-ups in PostgreSQL, schema ``workflow``."""

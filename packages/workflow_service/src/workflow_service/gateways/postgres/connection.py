@@ -1,0 +1,78 @@
+"""How the gateways reach PostgreSQL: where a connection comes from, and what it does with JSON."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import asyncpg
+
+from workflow_service.ports import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection: TypeAlias = asyncpg.Connection
+
+Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
+"""Lends a connection of the running loop, prepared by `prepare_connection`: usually a pool's ``acquire``."""
+
+_CONNECTION_LOST = (
+    OSError,  # refused, reset, unreachable, and every time-out
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # the server is starting, stopping, or an operator ended the session
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+)
+
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Make ``jsonb`` values cross as Python objects. Pass this as ``init`` when opening a pool."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=encode_json, decoder=json.loads, format="text"
+    )
+
+
+def encode_json(value: Any) -> str:  # Any: whatever json.dumps takes
+    """Return ``value`` as JSON text that PostgreSQL can store.
+
+    PostgreSQL stores neither NUL nor lone surrogates. What users send is refused for them at the edge; in what
+    workflows make (the text of a damaged document) each becomes U+FFFD, so that places in the text stay right.
+
+    Raises:
+        ValueError: ``value`` holds NaN or an infinity, which JSON cannot express.
+        TypeError: ``value`` holds what is not JSON.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = _ESCAPED_NUL.sub(r"\1\\ufffd", text)
+    return _SURROGATE.sub("\ufffd", text)
+
+
+@asynccontextmanager
+async def open_session(connect: Connect) -> AsyncIterator[Connection]:
+    """Lend a connection for the body and translate the loss of the database.
+
+    Raises:
+        StoreUnavailableError: The database could not be reached or the connection broke. A transaction open
+            in the body was rolled back, unless it broke in its COMMIT: then nobody knows.
+    """
+    try:
+        async with connect() as connection:
+            yield connection
+    except _CONNECTION_LOST as error:
+        raise _unavailable(error) from error
+    except asyncpg.InterfaceError as error:
+        # asyncpg says «connection is closed» with the class it also uses for programming errors.
+        if "connection is closed" not in str(error) and "connection was closed" not in str(error):
+            raise
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    reason = str(error) or type(error).__name__
+    return StoreUnavailableError(f"the database did not answer ({reason}); check DATABASE_URL and its server")

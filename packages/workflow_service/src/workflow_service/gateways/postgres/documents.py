@@ -1,0 +1,54 @@
+"""Users' files, kept in a table."""
+
+import hashlib
+from uuid import UUID
+
+import asyncpg
+
+from workflow_service.domain.document import Document
+from workflow_service.gateways.postgres.connection import Connect, open_session
+
+_SAVE = """
+INSERT INTO workflow.documents (user_id, filename, media_type, size, sha256, content)
+VALUES ($1, $2, $3, $4, $5, $6)
+RETURNING id, user_id, filename, media_type, size, sha256, created_at
+"""
+
+_GET = """
+SELECT id, user_id, filename, media_type, size, sha256, created_at
+FROM workflow.documents WHERE id = $1 AND user_id = $2
+"""
+
+_CONTENT = "SELECT content FROM workflow.documents WHERE id = $1 AND user_id = $2"
+
+
+class PostgresDocumentStore:
+    """Fits the DocumentStore port."""
+
+    def __init__(self, connect: Connect) -> None:
+        """Keep documents in the database that ``connect`` lends connections to."""
+        self._connect = connect
+
+    async def save(self, user_id: str, filename: str, media_type: str, content: bytes) -> Document:
+        """Keep a file and return its record."""
+        async with open_session(self._connect) as connection:
+            digest = hashlib.sha256(content).hexdigest()
+            row = await connection.fetchrow(_SAVE, user_id, filename, media_type, len(content), digest, content)
+        assert row is not None  # an INSERT without ON CONFLICT returns its row
+        return _document(row)
+
+    async def get(self, user_id: str, document_id: UUID) -> Document | None:
+        """Return the record of the user's document; None if there is none or it is another user's."""
+        async with open_session(self._connect) as connection:
+            row = await connection.fetchrow(_GET, document_id, user_id)
+        return None if row is None else _document(row)
+
+    async def content(self, user_id: str, document_id: UUID) -> bytes | None:
+        """Return the file's bytes; None as get does."""
+        async with open_session(self._connect) as connection:
+            content: bytes | None = await connection.fetchval(_CONTENT, document_id, user_id)
+        return content
+
+
+def _document(row: asyncpg.Record) -> Document:
+    return Document(**row)

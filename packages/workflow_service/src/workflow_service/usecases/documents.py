@@ -1,0 +1,58 @@
+"""Keep an uploaded file: how large, which format, what name."""
+
+import unicodedata
+from pathlib import PurePosixPath
+
+from workflow_service.domain.document import MEDIA_TYPES, Document
+from workflow_service.ports import DocumentStore, InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+
+_MAX_NAME = 200  # characters
+
+
+async def upload_document(
+    user_id: str,
+    filename: str,
+    content_type: str | None,
+    content: bytes,
+    *,
+    documents: DocumentStore,
+    max_bytes: int,
+) -> Document:
+    """Keep a file; its format follows from the name's ending, else from ``content_type``.
+
+    Raises:
+        UnsupportedMediaTypeError: Neither the ending nor the content type names a format that can be read.
+        TooLargeError: The file has more than ``max_bytes`` bytes.
+        InvalidInputError: The file is empty.
+    """
+    name = display_name(filename)
+    media_type = media_type_of(name, content_type)
+    if len(content) > max_bytes:
+        raise TooLargeError(f"{name!r} has {len(content)} bytes; at most {max_bytes} are allowed")
+    if not content:
+        raise InvalidInputError(f"{name!r} is empty")
+    return await documents.save(user_id, name, media_type, content)
+
+
+def media_type_of(name: str, content_type: str | None) -> str:
+    """Return the format of a file. Raises UnsupportedMediaTypeError as upload_document does."""
+    by_ending = MEDIA_TYPES.get(PurePosixPath(name).suffix.lower())
+    if by_ending is not None:
+        return by_ending
+    declared = (content_type or "").partition(";")[0].strip().lower()
+    if declared in MEDIA_TYPES.values():
+        return declared
+    known = ", ".join(MEDIA_TYPES)
+    raise UnsupportedMediaTypeError(f"{name!r} is no format that can be read; known endings: {known}")
+
+
+def display_name(filename: str) -> str:
+    """Return the last part of a path as one line of text without invisible characters; never used as a path."""
+    last = unicodedata.normalize("NFC", filename).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    # Categories C*: control characters, direction overrides (they can make exe.pdf of fdp.exe), lone surrogates.
+    visible = "".join(character for character in last if not unicodedata.category(character).startswith("C"))
+    name = " ".join(visible.split())
+    if len(name) > _MAX_NAME:
+        ending = PurePosixPath(name).suffix[:20]
+        name = name[: _MAX_NAME - len(ending)] + ending
+    return name or "document"

@@ -1,0 +1,135 @@
+"""Execute a run: claim it, keep the claim alive, work, and write down how it ended."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from workflow_service.domain.run import Claim, JsonObject, Progress, Run
+from workflow_service.ports import ClaimLostError, Report, RunStore, Workflow, WorkflowError
+
+ReportThrough = Callable[[Callable[[str, int, str], Awaitable[None]]], Report]
+"""Makes a callback of this loop callable from any loop."""
+
+_RENEWALS_PER_LEASE = 3
+
+_logger = logging.getLogger(__name__)
+
+
+async def execute_run(
+    run_id: UUID,
+    *,
+    runs: RunStore,
+    workflows: Mapping[str, Workflow],
+    report_through: ReportThrough,
+    worker_id: str,
+    lease: float,
+) -> None:
+    """Execute the run if it is there to be taken; ``lease`` is in seconds.
+
+    What the workflow raises ends the run as failed. A run that another worker has taken over is left to it
+    without a word. Whatever the database refuses is raised: the lease runs out and another worker goes on.
+
+    Cancellation: gives the run back, so that another worker goes on after the last checkpoint, then re-raises.
+    """
+    claim = await runs.claim(run_id, worker_id, lease)
+    if claim is None:
+        _logger.info("run %s: nothing to do", run_id)
+        return
+    try:
+        await _work(claim, runs, workflows, report_through, lease)
+    except ClaimLostError as error:
+        _logger.warning("run %s: %s", run_id, error)
+    except asyncio.CancelledError:
+        await _give_back(claim, runs, lease)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a workflow ended: with a result or with what it raised."""
+
+    result: JsonObject | None = None
+    error: Exception | None = None
+
+
+async def _work(
+    claim: Claim, runs: RunStore, workflows: Mapping[str, Workflow], report_through: ReportThrough, lease: float
+) -> None:
+    async def record(step: str, percent: int, description: str) -> None:
+        await runs.record_progress(claim, Progress(step, percent, description))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            heartbeat = group.create_task(_heartbeat(claim, runs, lease), name=f"heartbeat of {claim.run.id}")
+            try:
+                ending = await _run_workflow(claim.run, workflows, report_through(record))
+            finally:
+                # Before the ending is written: a renewal that crosses it would take it for the loss of the claim.
+                heartbeat.cancel()
+    except ExceptionGroup as group_error:  # only the heartbeat raises in there, and it raises ClaimLostError
+        raise ClaimLostError(str(group_error.exceptions[0])) from group_error
+    await _write_down(claim, runs, ending)
+
+
+async def _run_workflow(run: Run, workflows: Mapping[str, Workflow], report: Report) -> _Ending:
+    workflow = workflows.get(run.workflow_name)
+    if workflow is None:
+        message = f"this worker has no workflow {run.workflow_name!r}; is it older than the API?"
+        return _Ending(error=WorkflowError(message))
+    try:
+        return _Ending(result=await workflow.run(run.id, run.user_id, run.input_data, report))
+    except Exception as error:
+        return _Ending(error=error)
+
+
+async def _write_down(claim: Claim, runs: RunStore, ending: _Ending) -> None:
+    error = ending.error
+    if isinstance(error, ClaimLostError):
+        raise error
+    if ending.result is not None:
+        try:
+            await runs.succeed(claim, ending.result)
+        except (TypeError, ValueError) as not_json:
+            error = not_json
+        else:
+            return
+    elif error is None:
+        error = TypeError("the workflow returned None instead of a JSON object")
+    if not isinstance(error, WorkflowError):
+        _logger.error("run %s: workflow %r failed", claim.run.id, claim.run.workflow_name, exc_info=error)
+    await runs.fail(claim, {"type": type(error).__name__, "message": str(error)})
+
+
+async def _heartbeat(claim: Claim, runs: RunStore, lease: float) -> None:
+    """Renew the claim until cancelled; a database that is away is tried again until the lease must be over."""
+    asked = time.monotonic()
+    renewed = asked
+    while True:
+        await asyncio.sleep(lease / _RENEWALS_PER_LEASE)
+        asked = time.monotonic()
+        if asked - renewed >= lease:
+            raise ClaimLostError("the lease could not be renewed in time; another worker may have the run")
+        try:
+            async with asyncio.timeout(lease / _RENEWALS_PER_LEASE):
+                is_held = await runs.renew(claim, lease)
+        except Exception as error:
+            _logger.warning("run %s: the lease was not renewed: %s", claim.run.id, error or type(error).__name__)
+            continue
+        if not is_held:
+            raise ClaimLostError("the claim is outdated; another worker may have the run")
+        renewed = asked
+
+
+async def _give_back(claim: Claim, runs: RunStore, lease: float) -> None:
+    try:
+        async with asyncio.timeout(lease):  # by then the lease is over, and the run is given back without us
+            await runs.release(claim)
+    except ClaimLostError as error:
+        _logger.info("run %s: not given back: %s", claim.run.id, error)
+    except Exception:
+        _logger.exception("run %s: not given back; its lease will run out", claim.run.id)
+    else:
+        _logger.info("run %s: given back to the queue", claim.run.id)

@@ -1,0 +1,29 @@
+"""What the two processes are given: the ports, joined by bootstrap."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, Workflow
+from workflow_service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """What the HTTP side works with."""
+
+    runs: RunStore
+    documents: DocumentStore
+    feed: RunFeed
+    queue: JobQueue
+    workflows: Mapping[str, Workflow]
+    settings: Settings
+    ready: Callable[[], Awaitable[Mapping[str, bool]]]
+    """Asks each part the service depends on whether it can be used now; never raises for one that cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerServices:
+    """What a worker works with."""
+
+    runs: RunStore
+    workflows: Mapping[str, Workflow]

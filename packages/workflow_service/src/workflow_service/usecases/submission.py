@@ -1,0 +1,75 @@
+"""Submit a run: check it, commit it, then tell a worker."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from workflow_service.domain.run import NewRun, Run
+from workflow_service.ports import InvalidInputError, JobQueue, QueueUnavailableError, RunStore, Workflow
+
+_MAX_DEPTH = 64  # levels of nesting; no workflow needs more, and parsers recurse
+
+_logger = logging.getLogger(__name__)
+
+
+async def submit_run(
+    new: NewRun, *, runs: RunStore, queue: JobQueue, workflows: Mapping[str, Workflow]
+) -> tuple[Run, bool]:
+    """Commit a run and enqueue it; with an idempotency key seen before, return that run and False.
+
+    The run counts from its commit on: a broker that is away delays it until the reaper sends it again.
+
+    Raises:
+        InvalidInputError: No such workflow, or it cannot take this input. Nothing was written.
+        IdempotencyConflictError: The key was used for a different request. Nothing was written.
+
+    Cancellation: the run may or may not be committed; with an idempotency key the caller can find out.
+    """
+    workflow = workflows.get(new.workflow_name)
+    if workflow is None:
+        known = ", ".join(sorted(workflows)) or "none"
+        raise InvalidInputError(f"there is no workflow {new.workflow_name!r}; known: {known}")
+    for name, value in (("input_data", new.input_data), ("options", new.options)):
+        _refuse_what_cannot_be_stored(name, value)
+    workflow.check(new.input_data)
+    run, is_new = await runs.create(new)
+    if is_new:
+        await _enqueue(run, queue)
+    return run, is_new
+
+
+async def _enqueue(run: Run, queue: JobQueue) -> None:
+    try:
+        await queue.enqueue(run.id)
+    except QueueUnavailableError as error:
+        _logger.warning("run %s is committed but not enqueued; the reaper will do it: %s", run.id, error)
+
+
+def _refuse_what_cannot_be_stored(name: str, value: Any) -> None:  # Any: parsed JSON
+    for place, fault in _faults(name, value, 0):
+        raise InvalidInputError(f"{place} {fault}")
+
+
+def _faults(place: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield what in ``value`` the database cannot hold: JSON allows it, PostgreSQL does not."""
+    if depth > _MAX_DEPTH:
+        yield place, f"is nested deeper than {_MAX_DEPTH} levels"
+    elif isinstance(value, str):
+        yield from _text_faults(place, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, f"is {value}, which is no JSON number"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _text_faults(f"a key in {place}", key)
+            yield from _faults(f"{place}.{key}", item, depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _faults(f"{place}[{index}]", item, depth + 1)
+
+
+def _text_faults(place: str, text: str) -> Iterator[tuple[str, str]]:
+    if "\0" in text:
+        yield place, "holds a NUL character, which cannot be stored"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        yield place, "holds half of a surrogate pair, which is no Unicode text"
