@@ -1,0 +1,84 @@
+"""What tests need of the machine: servers and a browser; a test whose `needs` are absent is skipped, in CI it fails."""
+
+import os
+import shutil
+import socket
+from contextlib import closing
+from functools import cache
+from urllib.parse import urlsplit
+
+import pytest
+
+_SERVERS = {  # service: the variable that says where it is, and where it is without
+    "postgres": ("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres", 5432),
+    "redis": ("TEST_REDIS_URL", "redis://127.0.0.1:6379/15", 6379),
+    "rabbitmq": ("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//", 5672),
+}
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_PROBE_TIMEOUT = 2.0  # seconds
+
+
+def service_url(service: str) -> str:
+    """Return where the tests find a server: its variable, else the standard local port."""
+    variable, default, _ = _SERVERS[service]
+    return os.environ.get(variable) or default
+
+
+def chromium_path() -> str | None:
+    """Return the browser: ``TEST_CHROMIUM``, else the first one on the PATH; None if there is none."""
+    named = os.environ.get("TEST_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, _BROWSERS)), None)
+
+
+@cache
+def _absence(service: str) -> str | None:
+    """Return why a service cannot be used; None when it can."""
+    if service == "chromium":
+        return None if chromium_path() else "no chromium on the PATH; install it or set TEST_CHROMIUM"
+    variable, _, standard_port = _SERVERS[service]
+    where = urlsplit(service_url(service))
+    host, port = where.hostname or "127.0.0.1", where.port or standard_port
+    try:
+        with closing(socket.create_connection((host, port), timeout=_PROBE_TIMEOUT)):
+            return None
+    except OSError as exc:
+        return f"no {service} at {host}:{port} ({exc}); start one or set {variable}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are absent, before its fixtures start; fail it where CI promises them."""
+    for marker in item.iter_markers("needs"):
+        for service in marker.args:
+            reason = _absence(service)
+            if reason is None:
+                continue
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"CI must offer it: {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """A PostgreSQL superuser's database; make your own databases there, and drop them."""
+    return service_url("postgres")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """A Redis database that tests may empty."""
+    return service_url("redis")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """A RabbitMQ virtual host; make queues with names of your own, and delete them."""
+    return service_url("rabbitmq")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's executable."""
+    path = chromium_path()
+    assert path is not None, "mark the test: @pytest.mark.needs('chromium')"
+    return path
