@@ -1,4 +1,4 @@
-"""What tests need of the machine: servers and a browser; a test whose `needs` are absent is skipped, in CI it fails."""
+"""What tests need of the machine: servers, a browser. A test that lacks one is skipped; in CI it fails."""
 
 import os
 import shutil
