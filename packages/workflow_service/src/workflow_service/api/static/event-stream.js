@@ -78,8 +78,8 @@ const mayPass = (error) => !(error instanceof Problem) || error.status === 0 || 
 /**
  * Yield events until `isLast(event)`, connecting again after each loss from the event after the last one seen.
  *
- * `open(lastEventId)` resolves to a Response; `onConnection(seconds)` hears null when the stream is up and the
- * seconds until the next attempt when it is down. Throws the Problem that trying again would not cure (401, 404).
+ * `open(lastEventId)` resolves to a Response; `onConnection(isUp)` hears of each change.
+ * Throws the Problem that trying again would not cure (401, 404).
  */
 export async function* follow(open, isLast, onConnection, signal) {
   let lastEventId = null;
@@ -87,7 +87,7 @@ export async function* follow(open, isLast, onConnection, signal) {
   while (!signal.aborted) {
     try {
       const response = await open(lastEventId);
-      onConnection(null);
+      onConnection(true);
       for await (const event of readEvents(response.body)) {
         wait = FIRST_WAIT;
         if (event.id !== null) lastEventId = event.id;
@@ -98,7 +98,7 @@ export async function* follow(open, isLast, onConnection, signal) {
       if (signal.aborted) return;
       if (!mayPass(error)) throw error;
     }
-    onConnection(Math.ceil(wait / 1000));
+    onConnection(false);
     await pause(wait, signal);
     wait = Math.min(wait * 2, LONGEST_WAIT);
   }

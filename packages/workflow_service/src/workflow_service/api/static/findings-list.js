@@ -104,7 +104,7 @@ export class FindingsList {
       element(
         "div",
         { class: "finding-detail", id: detail, hidden: true },
-        finding.quote ? element("blockquote", {}, finding.quote) : null,
+        finding.quote && finding.quote !== finding.value ? element("blockquote", {}, finding.quote) : null,
         finding.advice ? element("p", { class: "advice" }, finding.advice) : null,
         finding.span ? null : element("p", { class: "hint" }, "This finding has no single place in the text."),
       ),

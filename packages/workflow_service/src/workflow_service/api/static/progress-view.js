@@ -10,8 +10,6 @@ const SAYS = {
   started: "A worker has begun.",
   requeued: "The worker stopped. The run waits for another one and goes on where it was.",
   succeeded: "Done.",
-  failed: "The analysis failed.",
-  cancelled: "The analysis was cancelled.",
 };
 
 export class ProgressView {
@@ -27,7 +25,7 @@ export class ProgressView {
     byId("progress-now").textContent = SAYS.queued;
     byId("connection").textContent = "";
     this.#card.hidden = false;
-    this.#card.dataset.state = "live";
+    byId("progress-label").textContent = "Working on it";
     this.#waitForWorker();
   }
 
@@ -43,16 +41,23 @@ export class ProgressView {
     if (kind === "queued" || kind === "requeued") this.#waitForWorker();
     if (kind === "requeued") this.#steps.append(element("li", { class: "aside" }, SAYS.requeued));
     if (kind === "succeeded") this.#setPercent(100);
-    if (["succeeded", "failed", "cancelled"].includes(kind)) this.#card.dataset.state = kind;
     byId("progress-now").textContent = SAYS[kind] ?? "";
   }
 
-  /** Say that the connection is down for now; null says that it is up again. */
-  connection(secondsToRetry) {
-    this.#card.dataset.connection = secondsToRetry === null ? "up" : "down";
+  /** The run did not succeed: leave its steps, if there were any, to show how far it got. */
+  stop() {
+    clearTimeout(this.#waiting);
+    byId("progress-label").textContent = "How far it got";
+    byId("progress-now").textContent = "";
+    byId("connection").textContent = "";
+    if (this.#steps.children.length === 0) this.close();
+  }
+
+  /** Say whether the connection is up. */
+  connection(isUp) {
     const text = "The connection to the service was lost. The analysis goes on there; this page keeps trying to reconnect.";
     const box = byId("connection");
-    const says = secondsToRetry === null ? "" : text;
+    const says = isUp ? "" : text;
     if (box.textContent !== says) box.textContent = says; // the same words again would be read out again
   }
 

@@ -63,6 +63,7 @@ export class RunView {
       this.#result.show(result);
       document.title = `${result.document.filename} · Contract analysis`;
     } else {
+      this.#progress.stop();
       this.#fail(endOf(run));
     }
   }
@@ -72,7 +73,7 @@ export class RunView {
     const events = follow(
       (lastEventId) => service.openEvents(id, lastEventId, signal),
       (event) => FINAL.has(event.kind),
-      (seconds) => this.#progress.connection(seconds),
+      (isUp) => this.#progress.connection(isUp),
       signal,
     );
     for await (const { kind, data } of events) this.#progress.add({ kind, data: JSON.parse(data).data ?? {} });

@@ -106,13 +106,13 @@ export class StartView {
       if (explain(error).status === 401) this.onRefused(error);
       return; // the list of runs fails for the same reason and says so
     }
-    const buttons = samples.map((sample) => {
-      const { name } = sample;
-      const says = samples.length === 1 ? "Use the sample contract" : `Sample: ${sample.title ?? label(name)}`;
+    const buttons = samples.map(({ name }) => {
+      const says = samples.length === 1 ? "Use the sample contract" : name;
       const button = element("button", { type: "button" }, says);
       button.addEventListener("click", () => this.#start("Taking the sample contract…", () => service.takeSample(name)));
       return button;
     });
+    byId("samples-intro").hidden = buttons.length < 2;
     byId("samples").replaceChildren(...buttons);
   }
 
