@@ -1,0 +1,124 @@
+"""What the command line shows: addresses, progress, findings, errors."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from workflow_service.local.children import Child
+from workflow_service.local.errors import LocalError, log_tail
+from workflow_service.local.service import Connection
+
+_PLAIN_WIDTH = 140  # columns where no terminal says how many it has
+_SEVERITY_STYLES = {"high": "bold red", "medium": "yellow", "low": "green"}
+
+
+class ShowProgress(Protocol):
+    """Shows one event of a run."""
+
+    def __call__(self, percent: int, description: str) -> None: ...
+
+
+class View:
+    """Writes results to standard output, and what goes wrong to standard error."""
+
+    def __init__(self) -> None:
+        self.out = _console(stderr=False)
+        self.err = _console(stderr=True)
+
+    def say(self, line: str) -> None:
+        """Show one line as it is, never wrapped: it may be an address to click on or to copy."""
+        self.out.print(Text(line), soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Show one line that needs attention."""
+        self.err.print(Text(line, style="bold yellow"), soft_wrap=True)
+
+    def serving(self, connection: Connection) -> None:
+        """Show where the service is and how to get in."""
+        self.say("")
+        self.say(f"  Page    {connection.address}#key={connection.key}")
+        self.say(f"  API     {connection.address}api/v1")
+        self.say(f"  Key     {connection.key}")
+        self.say("")
+        self.say("Ctrl-C stops the service.")
+
+    def error(self, error: LocalError) -> None:
+        """Show what went wrong, and the end of the log that tells more."""
+        self.err.print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+        tail = "" if error.log is None else log_tail(error.log)
+        if tail:
+            self.err.print(Text(f"--- the end of {error.log}"), soft_wrap=True)
+            self.err.print(Text(tail), soft_wrap=True)
+
+    def worker_died(self, child: Child, home: str) -> None:
+        """Say loudly that no worker is left, and how to start one again."""
+        self.warn(f"{child.obituary()}: runs wait until a worker is back. Start one with:")
+        self.warn(f"    workflow-service worker --home {home}")
+        tail = log_tail(child.command.log)
+        if tail:
+            self.err.print(Text(f"--- the end of {child.command.log}"), soft_wrap=True)
+            self.err.print(Text(tail), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[ShowProgress]:
+        """Show a bar on a terminal, else a line for each event."""
+        if not self.out.is_terminal:
+            yield lambda percent, description: self.say(f"{percent:3d} %  {_one_line(description)}")
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.out) as progress:
+            task = progress.add_task(title, total=100)
+
+            def show(percent: int, description: str) -> None:
+                progress.update(task, completed=percent, description=_one_line(description).replace("[", r"\["))
+
+            yield show
+
+    def findings(self, result: Mapping[str, Any]) -> None:  # Any: the workflow's result, JSON
+        """Show the findings of a contract analysis, each with its place in the text."""
+        findings = result.get("findings") or []
+        table = Table(title=f"{len(findings)} findings", title_justify="left", show_lines=False)
+        for column in ("Kind", "Finding", "Severity", "Clause", "Page", "Characters", "Quote"):
+            table.add_column(column, overflow="fold")
+        for finding in findings:
+            span, severity = finding["span"], str(finding.get("severity") or "")
+            table.add_row(
+                *(_cell(finding.get(field)) for field in ("kind", "label")),
+                Text(severity, style=_SEVERITY_STYLES.get(severity, "")),
+                _cell(finding.get("clause")),
+                _cell(finding.get("page")),
+                Text(f"characters {span['start']}–{span['end']}"),  # noqa: RUF001  a range takes an en dash
+                _cell(finding.get("quote")),
+            )
+        self.out.print(table)
+
+    def summary(self, result: Mapping[str, Any]) -> None:  # Any: the workflow's result, JSON
+        """Show a few lines about a contract analysis."""
+        findings = result.get("findings") or []
+        self.say(f"The sample contract was analysed: {len(findings)} findings.")
+        for finding in findings:
+            if finding.get("severity") == "high":
+                self.say(
+                    f"  high  {_one_line(str(finding.get('label')))}: “{_one_line(str(finding.get('quote')))}”"
+                )
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    return console
+
+
+def _cell(value: Any) -> Text:
+    return Text("" if value is None else _one_line(str(value)))
+
+
+def _one_line(text: str) -> str:
+    """Return text from a document so that it cannot steer the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
