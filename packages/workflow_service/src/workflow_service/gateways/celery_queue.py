@@ -44,7 +44,7 @@ class CeleryJobQueue:
             return False
         return True
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections to the broker. The queue cannot be used afterwards."""
         await asyncio.to_thread(self._app.close)
 

@@ -1,6 +1,6 @@
 """Follow a run: its events, as they happen, to the last one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from uuid import UUID
 
 from workflow_service.domain.run import RunEvent
@@ -13,7 +13,7 @@ _LOOK_ANYWAY = (
 
 async def follow_run(
     user_id: str, run_id: UUID, *, runs: RunStore, feed: RunFeed, after: int = 0
-) -> AsyncIterator[RunEvent]:
+) -> AsyncGenerator[RunEvent, None]:
     """Yield the events of the user's run with ``seq > after``; end after the final one.
 
     Ends at once when there is no such run, or when it is final and has no event after ``after``.

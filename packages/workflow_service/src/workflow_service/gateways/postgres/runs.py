@@ -187,7 +187,8 @@ def _request_hash(new: NewRun) -> bytes:
 
 def _run(row: asyncpg.Record) -> Run:
     values: dict[str, Any] = {name: row[name] for name in Run.__dataclass_fields__}  # Any: one type per column
-    return Run(**values | {"status": RunStatus(row["status"])})
+    values["status"] = RunStatus(row["status"])
+    return Run(**values)
 
 
 _COLUMNS = """

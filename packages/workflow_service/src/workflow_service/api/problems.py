@@ -1,0 +1,112 @@
+"""Errors as RFC 9457 problem details."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from workflow_service.ports import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    ServiceError,
+    StoreUnavailableError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+    WorkflowError,
+)
+
+_STATUS_AND_KIND: Mapping[type[ServiceError], tuple[int, str, str]] = {
+    InvalidInputError: (422, "invalid-input", "The workflow cannot run on this input"),
+    WorkflowError: (422, "invalid-input", "The workflow cannot run on this input"),
+    IdempotencyConflictError: (409, "idempotency-key-reused", "The idempotency key belongs to another request"),
+    TooLargeError: (413, "too-large", "The file is too large"),
+    UnsupportedMediaTypeError: (415, "unsupported-format", "The file's format cannot be read"),
+}
+_RETRY_AFTER = "2"  # seconds
+
+_logger = logging.getLogger(__name__)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document: ``type``, ``title``, ``status``, ``detail`` and what belongs to the type."""
+
+    media_type = "application/problem+json"
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str = "",
+        *,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,  # Any: extension members are JSON
+    ) -> None:
+        """Describe a problem; ``kind`` names its type, None is a plain HTTP status."""
+        document = {
+            "type": "about:blank" if kind is None else f"urn:problem-type:workflow-service:{kind}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+        }
+        super().__init__(document | members, status_code=status, headers=headers)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make ``app`` answer every expected error as a problem document; the unexpected ones are in ``failures``."""
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _validation_problem)
+    app.add_exception_handler(StoreUnavailableError, _unavailable_problem)
+    for error in _STATUS_AND_KIND:
+        app.add_exception_handler(error, _service_problem)
+
+
+async def _http_problem(_request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    title = _TITLES.get(error.status_code, "Error")
+    detail = error.detail if error.detail != title else ""
+    return ProblemResponse(error.status_code, title, detail, headers=error.headers)
+
+
+async def _validation_problem(_request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    # Where and what, but not the value: it may be a secret, and the sender has it.
+    faults = [
+        {"field": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
+        for fault in error.errors()
+    ]
+    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults[:3])
+    return ProblemResponse(422, "The request is not valid", detail, kind="invalid-request", errors=faults)
+
+
+async def _service_problem(_request: Request, error: Exception) -> ProblemResponse:
+    status, kind, title = next(
+        found for cls in type(error).__mro__ if (found := _STATUS_AND_KIND.get(cls)) is not None
+    )
+    return ProblemResponse(status, title, str(error), kind=kind)
+
+
+async def _unavailable_problem(_request: Request, error: Exception) -> ProblemResponse:
+    # The reason names hosts and ports: for the log, not for users.
+    _logger.error("%s", error)
+    return ProblemResponse(
+        503,
+        "The service is not ready",
+        "The database did not answer. Try again in a moment.",
+        kind="unavailable",
+        headers={"Retry-After": _RETRY_AFTER},
+    )
+
+
+_TITLES: Mapping[int, str] = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+}

@@ -1,0 +1,60 @@
+"""Documents: upload a file, look at its record, take a sample as one's own."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Response, UploadFile
+
+from workflow_service.api.authentication import User
+from workflow_service.api.dependencies import Services
+from workflow_service.api.routes import PREFIX
+from workflow_service.api.views import DocumentView, SampleList, SampleView
+from workflow_service.usecases.documents import upload_document
+from workflow_service.usecases.samples import list_samples, read_sample
+
+router = APIRouter(tags=["documents"])
+
+
+@router.post("/documents", status_code=201)
+async def upload(file: UploadFile, user_id: User, services: Services, response: Response) -> DocumentView:
+    """Keep a file: PDF, DOCX, Markdown or text."""
+    return await _keep(file.filename or "", file.content_type, await file.read(), user_id, services, response)
+
+
+@router.get("/documents/{document_id}")
+async def get_document(document_id: UUID, user_id: User, services: Services) -> DocumentView:
+    """Return the record of a document."""
+    document = await services.documents.get(user_id, document_id)
+    if document is None:
+        raise HTTPException(404, f"There is no document {document_id}.")
+    return DocumentView.of(document)
+
+
+@router.get("/samples")
+async def samples(_user_id: User, services: Services) -> SampleList:
+    """List the contracts that ship with the service."""
+    found = await list_samples(services.settings.samples)
+    return SampleList(samples=[SampleView.model_validate(sample) for sample in found])
+
+
+@router.post("/samples/{name}/documents", status_code=201)
+async def take_sample(name: str, user_id: User, services: Services, response: Response) -> DocumentView:
+    """Make a document of a sample."""
+    content = await read_sample(services.settings.samples, name)
+    if content is None:
+        raise HTTPException(404, f"There is no sample {name!r}.")
+    return await _keep(name, None, content, user_id, services, response)
+
+
+async def _keep(
+    filename: str, content_type: str | None, content: bytes, user_id: str, services: Services, response: Response
+) -> DocumentView:
+    document = await upload_document(
+        user_id,
+        filename,
+        content_type,
+        content,
+        documents=services.documents,
+        max_bytes=services.settings.max_upload_bytes,
+    )
+    response.headers["Location"] = f"{PREFIX}/documents/{document.id}"
+    return DocumentView.of(document)
