@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ("Binding", "Leased", "Owner", "Wake", "join")
+__all__ = ("Binding", "Leased", "Owner", "Wake", "in_order", "join")
 
 logger = logging.getLogger(__name__)
 
@@ -466,21 +466,26 @@ def _rename_into(path: Path, folder: Path, name: str) -> None:
 
 
 def _oldest(folder: Path) -> list[str]:
-    """Return the oldest waiting names in order, such that no message overtakes an earlier one of its producer.
+    first = _listed(folder)
+    return in_order(first, _listed(folder)) if first else []
 
-    A listing is no snapshot: it may miss a message that was added while it ran and show a later one. Whatever the
-    first listing shows, the second shows with everything its producer had added before; so only those count.
+
+def in_order(first: Sequence[str], second: Sequence[str], limit: int = _READY_NAMES) -> list[str]:
+    """Return the oldest names that may be taken after two listings in a row, in order.
+
+    A listing is no snapshot: it may miss a message that was added while it ran and show a later one. But whatever
+    the first shows, the second shows with everything its producer had added before. So only names up to those of the
+    first listing count, and no message overtakes an earlier one of its producer.
     """
     newest: dict[str, str] = {}
-    for name in _listed(folder):
-        producer = name.split(".")[1] if "." in name else name
+    for name in first:
+        producer = _producer(name)
         newest[producer] = max(newest.get(producer, ""), name)
-    if not newest:
-        return []
-    return heapq.nsmallest(
-        _READY_NAMES,
-        (name for name in _listed(folder) if name <= newest.get(name.split(".")[1] if "." in name else name, "")),
-    )
+    return heapq.nsmallest(limit, (name for name in second if name <= newest.get(_producer(name), "")))
+
+
+def _producer(name: str) -> str:
+    return name.split(".")[1] if "." in name else name
 
 
 def _listed(folder: Path) -> list[str]:

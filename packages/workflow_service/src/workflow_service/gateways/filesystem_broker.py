@@ -225,6 +225,11 @@ class Transport(virtual.Transport):
         self._timer: Any = None
 
     @property
+    def default_connection_params(self) -> dict[str, Any]:
+        """There is no host to fall back to; kombu would warn about one."""
+        return {}
+
+    @property
     def owner_of_leases(self) -> Owner:
         """The owner that took the messages now out; in a forked child that is the parent's, which does nothing."""
         if self._owner is None:
@@ -300,8 +305,9 @@ class Transport(virtual.Transport):
         except OSError as error:
             if isinstance(error, OperationalError):
                 raise
+            place = f" at {error.filename!r}" if error.filename else ""
             raise OperationalError(
-                f"broker folder {str(self.root)!r} does not work: {error.strerror or error} ({error.filename!r}); "
+                f"broker folder {str(self.root)!r} does not work: {error.strerror or error}{place}; "
                 "it needs a local disk with free space, owned and writable by this user"
             ) from error
 
