@@ -1,0 +1,234 @@
+"""A home: one event loop on one thread, from its start to its end."""
+
+import asyncio
+import threading
+import time
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from homeloop._affinity import Affinity
+from homeloop._events import RuntimeDied, RuntimeStarted, RuntimeStopped, TaskLeft, emit, logger
+from homeloop.errors import RuntimeClosedError, RuntimeDiedError
+from homeloop.runtime._call import Call
+from homeloop.runtime._probe import await_chain, loop_affinity
+
+_LAST_CHANCE = 0.5
+"""Seconds that resources get to close even when tasks have used up the whole budget. A guess."""
+
+AnyCall = Call[Any]  # Any: a home does not look into what calls return
+
+
+class Home:
+    """
+    A loop that runs on a thread of its own until told to stop.
+
+    Not restartable: a runtime whose home has ended opens the next one. The thread is a daemon, so
+    that a forgotten runtime never keeps the interpreter from exiting; `LoopRuntime` drains it at exit.
+    """
+
+    def __init__(self, runtime: str, loop_factory: Callable[[], asyncio.AbstractEventLoop], restarts: int) -> None:
+        self.affinity: Affinity
+        self.loop: asyncio.AbstractEventLoop
+        self.thread = threading.Thread(target=self._main, name=runtime, daemon=True)
+        self.ended = False
+        self.died = False
+        self.in_flight: set[AnyCall] = set()
+        self.abandoned: set[asyncio.Task[None]] = set()
+        self.done_count = 0
+        self._runtime = runtime
+        self._loop_factory = loop_factory
+        self._restarts = restarts
+        self._inbox: deque[AnyCall] = deque()
+        self._woken = False
+        self._stopping = False
+        self._deadline = 0.0  # monotonic
+        self._start_error: BaseException | None = None
+        self._started = allocate_lock()
+
+    # -- from any thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread and return once its loop runs; raise what the loop factory raised."""
+        self._started.acquire()
+        self.thread.start()
+        with self._started:
+            pass
+        if self._start_error is not None:
+            self.thread.join()
+            raise self._start_error
+
+    def post(self, call: AnyCall) -> None:
+        """
+        Queue a call for the loop. A burst of posts costs one wake-up.
+
+        Raises:
+            RuntimeClosedError, RuntimeDiedError: The home has ended; the call will not run.
+        """
+        self._inbox.append(call)
+        if not self._woken:
+            self._woken = True
+            try:
+                self.loop.call_soon_threadsafe(self._pump)
+            except RuntimeError:  # the loop is closed, so `ended` is set
+                pass
+        # Checked after the append: whoever ends the home first sets `ended`, then answers the
+        # inbox. Either it sees this call there, or we see the flag and take the call out again.
+        if self.ended:
+            try:
+                self._inbox.remove(call)
+            except ValueError:
+                return  # the ending home has answered it
+            raise self._refusal()
+
+    def cancel(self, call: AnyCall) -> None:
+        """Have a call cancelled on the loop's thread; one that has not started never starts."""
+        call.unwanted = True
+        try:
+            self.loop.call_soon_threadsafe(self._cancel, call)
+        except RuntimeError:  # the loop is closed: it has answered every call
+            pass
+
+    def abandon(self, call: AnyCall) -> None:
+        """Let nobody wait for a call any more; the loop awaits it when it stops."""
+        try:
+            self.loop.call_soon_threadsafe(self._abandon, call)
+        except RuntimeError:
+            pass
+
+    def stop(self, budget: float) -> None:
+        """Have the loop cancel what it runs, close what lives on it, and end within ``budget`` seconds."""
+        self._deadline = time.monotonic() + budget
+        self._stopping = True
+        try:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        except RuntimeError:  # it has ended by itself
+            pass
+
+    # -- on the loop's thread ---------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            self.loop = self._loop_factory()
+        except BaseException as error:
+            self._start_error = error
+            self._started.release()
+            return
+        workers: list[threading.Thread] = []
+        executor = ThreadPoolExecutor(
+            thread_name_prefix=f"{self._runtime}-executor",
+            initializer=lambda: workers.append(threading.current_thread()),
+        )
+        reason: BaseException | None = None
+        try:
+            asyncio.set_event_loop(self.loop)
+            self.loop.set_default_executor(executor)
+            self.affinity = loop_affinity(self.loop)
+            emit(RuntimeStarted(self._runtime, self.affinity, self._restarts))
+            self.loop.call_soon(self._started.release)
+            self._run_until_stopped()
+        except BaseException as error:  # the selector failed: nothing more can run here
+            reason = error
+        finally:
+            self._end(executor, workers, reason)
+            if self._started.locked():
+                self._start_error = reason
+                self._started.release()
+
+    def _run_until_stopped(self) -> None:
+        while not self._stopping:
+            try:
+                self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                # Raised by a task that nobody awaits; the loop is whole and others depend on it.
+                logger.exception("a background task of runtime %r tried to end the process", self._runtime)
+            else:
+                if not self._stopping:
+                    logger.warning("somebody stopped the loop of runtime %r; it goes on", self._runtime)
+        self.loop.run_until_complete(self._drain())
+
+    def _pump(self) -> None:
+        self._woken = False  # before looking: whoever appends from now on wakes us again
+        for _ in range(len(self._inbox)):
+            self._begin(self._inbox.popleft())
+
+    def _begin(self, call: AnyCall) -> None:
+        if call.unwanted:
+            call.refuse(asyncio.CancelledError())
+        elif self._stopping:
+            call.refuse(self._refusal())
+        else:
+            self.in_flight.add(call)
+            task = self.loop.create_task(call.drive(self._done), context=call.context)
+            if not call.finished:  # an eager task factory may have run it to its end
+                call.task = task
+
+    def _done(self, call: AnyCall) -> None:
+        self.in_flight.discard(call)
+        if self._stopping and not call.unwanted and isinstance(call.error, asyncio.CancelledError):
+            cancelled, call.error = call.error, self._refusal()
+            call.error.__cause__ = cancelled
+        self.done_count += 1
+        call.finish()
+
+    def _cancel(self, call: AnyCall) -> None:
+        call.cancel()
+
+    def _abandon(self, call: AnyCall) -> None:
+        if call.task is not None:
+            self.abandoned.add(call.task)
+            call.task.add_done_callback(self.abandoned.discard)
+
+    async def _drain(self) -> None:
+        """Cancel tasks, then close generators (and with them this loop's resources), by the deadline."""
+        for call in tuple(self.in_flight):
+            if call.task not in self.abandoned:
+                call.cancel()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        of_calls = {call.task for call in self.in_flight}
+        for task in tasks - of_calls:
+            task.cancel()
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=max(0.0, self._deadline - time.monotonic()))
+            for task in left:
+                emit(TaskLeft(self._runtime, repr(task.get_name()), await_chain(task)))
+            for task in tasks - left - of_calls:
+                self._report_error(task)
+        try:
+            async with asyncio.timeout(max(_LAST_CHANCE, self._deadline - time.monotonic())):
+                await self.loop.shutdown_asyncgens()
+        except TimeoutError:
+            logger.warning("asynchronous generators of runtime %r did not close in time", self._runtime)
+
+    def _report_error(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.loop.call_exception_handler(
+                {"message": "a task failed while its runtime was closed", "exception": error, "task": task}
+            )
+
+    def _end(
+        self, executor: ThreadPoolExecutor, workers: list[threading.Thread], reason: BaseException | None
+    ) -> None:
+        self.died = reason is not None
+        self.ended = True  # before the inbox is answered: see post()
+        # Waited for with a bound of our own: a blocked worker must not keep the home from ending.
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.join(max(0.0, self._deadline - time.monotonic()))
+        asyncio.set_event_loop(None)
+        self.loop.close()
+        for call in (*self.in_flight, *self._inbox):
+            call.refuse(self._refusal())
+        self.in_flight.clear()
+        self._inbox.clear()
+        if reason is not None:
+            emit(RuntimeDied(self._runtime, self.affinity, repr(reason)))
+        else:
+            emit(RuntimeStopped(self._runtime, self.affinity))
+
+    def _refusal(self) -> RuntimeClosedError | RuntimeDiedError:
+        if self.died:
+            return RuntimeDiedError(self._runtime, "its loop has ended")
+        return RuntimeClosedError(self._runtime)

@@ -1,0 +1,487 @@
+"""The runtime: the handle through which any code reaches a loop that is not its own."""
+
+import asyncio
+import atexit
+import sys
+import threading
+import time
+import weakref
+from _thread import allocate_lock, get_ident
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass
+from types import CoroutineType, TracebackType
+from typing import Any, Self, TypeVar, TypeVarTuple, Unpack, cast
+
+from homeloop._affinity import Affinity
+from homeloop._events import CallAbandoned, RuntimeStuck, emit
+from homeloop.errors import CallTimeoutError, RuntimeClosedError, RuntimeDiedError, WrongThreadError
+from homeloop.runtime._call import Call
+from homeloop.runtime._fork import forget_in_child, keep_untouched
+from homeloop.runtime._home import Home
+from homeloop.runtime._probe import thread_stack
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_NOTICE = 0.5
+"""Seconds between looks for an exception injected into a waiting thread (PyThreadState_SetAsyncExc):
+CPython does not wake a thread for it. Signals wake the main thread, so that one never looks."""
+
+_BLOCKED = 0.5
+"""A loop that has not even taken a cancellation after this many seconds counts as blocked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatistics:
+    """
+    What a runtime is doing.
+
+    Attributes:
+        home: The loop it runs now; None before the first call and after the end.
+        in_flight: Calls that have begun and not finished, abandoned ones included.
+        finished: Calls that finished on the present loop.
+        abandoned: Calls that nobody waits for any more and that still run.
+        restarts: Loops it lost: ended by themselves, or left behind in a parent process.
+    """
+
+    home: Affinity | None
+    in_flight: int
+    finished: int
+    abandoned: int
+    restarts: int
+
+
+class LoopRuntime:
+    """
+    Own an event loop on a thread of its own, and run async functions there for anybody.
+
+    The loop starts with the first call and serves until `close`. A forked child gets a fresh loop
+    on its first call; a loop that ended by itself is replaced on the next one.
+
+    Args:
+        name: For the thread, logs and errors.
+        loop_factory: Makes the loop, on its thread; `asyncio.new_event_loop` by default, which asks
+            the policy. Pass ``uvloop.new_event_loop`` for uvloop.
+        grace: Seconds a cancelled call may take to clean up before it is abandoned.
+
+    Thread: any, for every method, unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "homeloop",
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        grace: float = 5.0,
+    ) -> None:
+        if grace < 0:
+            raise ValueError(f"grace must be at least 0 seconds, got {grace!r}")
+        self.name = name
+        self.grace = grace
+        self._loop_factory = loop_factory
+        self._home: Home | None = None
+        self._starting = threading.Lock()
+        self._closed = False
+        self._restarts = 0
+        self._dropped: weakref.finalize[..., LoopRuntime]
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    def run(self, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts, timeout: float | None = None) -> T:
+        """
+        Run ``fn(*args)`` on this runtime's loop and block until it finishes.
+
+        Arguments, result and exceptions are the very same objects on both sides. The caller's
+        context variables are visible to ``fn``, and those it changed are changed for the caller
+        afterwards, also when it failed.
+
+        Args:
+            fn: Async function. For keyword arguments use `functools.partial`.
+            timeout: Seconds ``fn`` may take; None for ever, 0 for «now or never». It then gets
+                `grace` seconds more to clean up.
+
+        Returns:
+            What ``fn`` returns.
+
+        Raises:
+            CallTimeoutError: The timeout passed and ``fn`` was cancelled; the error tells where it
+                waited. Its clean-up has run unless the error's ``abandoned`` is true.
+            WrongThreadError: Called on the loop's own thread. ``fn`` was not called.
+            RuntimeClosedError: The runtime is closed. ``fn`` was not called.
+            RuntimeDiedError: The loop ended while ``fn`` ran, or no thread can be started because
+                the interpreter exits.
+            BaseException: Whatever ``fn`` raises, CancelledError included.
+
+        Thread: any except the loop's own. On a thread whose own loop is running, that loop stands
+            still meanwhile; use `arun` there.
+        Cancellation: an exception raised in the waiting thread (Ctrl-C, a signal handler, an
+            injected exception) cancels ``fn`` and is raised once its clean-up has run. Injected
+            exceptions are noticed within half a second outside the main thread.
+        Source: docs.python.org/3/library/asyncio-task.html#asyncio.run_coroutine_threadsafe
+        """
+        _check_callable(fn)
+        home = self._running_home()
+        if home.thread.ident == get_ident():
+            raise WrongThreadError("run()", home.thread.name)
+        call = Call(fn, args, copy_context())
+        done = allocate_lock()
+        done.acquire()
+        call.reply = done.release
+        try:
+            home.post(call)
+            if not _wait(done, timeout):
+                self._expire(home, call, done, timeout)
+        except CallTimeoutError:
+            raise
+        except BaseException as interrupt:
+            self._interrupt(home, call, done, interrupt)
+            raise
+        finally:
+            if call.finished:
+                call.bring_context_back()
+        return _outcome(call)
+
+    async def arun(self, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts, timeout: float | None = None) -> T:
+        """
+        Run ``fn(*args)`` on this runtime's loop from a coroutine on any loop, this one included.
+
+        Args, returns and raises as `run`, except that no thread is refused. A cancelled caller
+        cancels ``fn`` and goes on once its clean-up has run, or after `grace`.
+
+        Thread: any with a running loop, which goes on running.
+        """
+        _check_callable(fn)
+        home = self._running_home()
+        loop = asyncio.get_running_loop()
+        call = Call(fn, args, copy_context())
+        answered: asyncio.Future[None] = loop.create_future()
+        call.reply = lambda: _answer(loop, answered)
+        home.post(call)
+        try:
+            await asyncio.wait((answered,), timeout=timeout)
+            if not answered.done():
+                home.cancel(call)
+                await self._settle(answered)
+                if not call.finished or isinstance(call.error, asyncio.CancelledError):
+                    raise self._timed_out(home, call, cast("float", timeout))
+        except asyncio.CancelledError:
+            home.cancel(call)
+            await self._settle(answered)
+            if not call.finished:
+                self._give_up(home, call)
+            raise
+        finally:
+            if call.finished:
+                call.bring_context_back()
+        return _outcome(call)
+
+    def submit(self, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> "Future[T]":
+        """
+        Start ``fn(*args)`` on this runtime's loop and return at once.
+
+        The caller's context variables are visible to ``fn``; what it changes stays inside.
+
+        Returns:
+            A future. Cancelling it cancels ``fn``, also after it has begun; the future is then
+            cancelled at once, while the clean-up of ``fn`` runs on the loop.
+
+        Raises:
+            RuntimeClosedError, RuntimeDiedError: as `run`.
+
+        Thread: any, the loop's own included (but do not wait for the result there).
+        """
+        _check_callable(fn)
+        home = self._running_home()
+        call = Call(fn, args, copy_context())
+        future: _CallFuture[T] = _CallFuture(lambda: home.cancel(call))
+        call.reply = lambda: future.resolve(call)
+        home.post(call)
+        return future
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Start the loop now instead of with the first call. Does nothing if it runs.
+
+        Raises:
+            RuntimeClosedError: The runtime is closed.
+            RuntimeDiedError: No thread can be started, because the interpreter exits.
+            BaseException: What the loop factory raised.
+        """
+        self._running_home()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """
+        End the loop: cancel what it runs, await the clean-up, close what lives on it. Idempotent.
+
+        Tasks are cancelled and awaited, then asynchronous generators and with them loop-bound
+        resources are closed, last opened first, then the loop. Calls still waiting are answered
+        with `RuntimeClosedError`.
+
+        Args:
+            timeout: Seconds for all of it. What is left then is named in the log and let go; a
+                loop that is blocked is left behind with its thread.
+
+        Raises:
+            WrongThreadError: Called on the loop's own thread; nothing was closed.
+
+        Thread: any except the loop's own. Must not be called while that thread waits for the caller.
+        """
+        home = self._home
+        if home is not None and home.thread.ident == get_ident():
+            raise WrongThreadError("close()", home.thread.name)
+        self._closed = True
+        with self._starting:
+            home, self._home = self._home, None
+        if home is None or home.ended:
+            return
+        self._dropped.detach()
+        home.stop(timeout)
+        home.thread.join(timeout + _CLOSE_MARGIN)
+        if home.thread.is_alive():
+            emit(RuntimeStuck(self.name, home.affinity, thread_stack(home.thread.ident)))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def statistics(self) -> RuntimeStatistics:
+        """Return what the runtime is doing now. Never starts it."""
+        home = self._home
+        if home is None or home.ended:
+            return RuntimeStatistics(None, 0, 0, 0, self._restarts)
+        return RuntimeStatistics(
+            home.affinity, len(home.in_flight), home.done_count, len(home.abandoned), self._restarts
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called; a closed runtime takes no more calls."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        home = self._home
+        state = "closed" if self._closed else "not started" if home is None else f"on {home.affinity}"
+        return f"<LoopRuntime {self.name!r} {state}>"
+
+    def forget_parent(self) -> None:
+        """Forget, in a forked child, the loop that stayed with the parent. Called by the fork hook."""
+        self._starting = threading.Lock()
+        if self._home is not None:
+            self._dropped.detach()
+            keep_untouched(self._home)
+            self._home = None
+            self._restarts += 1
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _running_home(self) -> Home:
+        home = self._home
+        if home is not None and not home.ended and not self._closed:
+            return home
+        return self._open_home()
+
+    def _open_home(self) -> Home:
+        with self._starting:
+            if self._closed:
+                raise RuntimeClosedError(self.name)
+            if sys.is_finalizing():
+                raise RuntimeDiedError(self.name, "the interpreter is exiting")
+            if self._home is not None:
+                if not self._home.ended:
+                    return self._home
+                self._home = None
+                self._restarts += 1
+            _close_at_exit(self)
+            home = Home(self.name, self._loop_factory, self._restarts)
+            try:
+                home.start()
+            except RuntimeError as error:
+                if home.thread.ident is not None:
+                    raise  # the loop factory's own
+                raise RuntimeDiedError(self.name, f"its thread cannot be started ({error})") from error
+            self._home = home
+            # A runtime dropped without close() takes its loop along: stop() only posts, so this may
+            # run in any thread, at any collection. At exit `_close_all` does it properly.
+            self._dropped = weakref.finalize(self, home.stop, 0.0)
+            self._dropped.atexit = False
+            return home
+
+    def _expire(self, home: Home, call: "Call[Any]", done: Any, timeout: float | None) -> None:
+        """Cancel a call whose time is over and wait for its clean-up; return only if it finished well."""
+        home.cancel(call)
+        if not _wait(done, min(_BLOCKED, self.grace)) and call.cancelled_at_loop:
+            _wait(done, max(0.0, self.grace - _BLOCKED))
+        if call.finished and not isinstance(call.error, asyncio.CancelledError):
+            return  # it finished or failed by itself: that outcome is the truth
+        raise self._timed_out(home, call, cast("float", timeout))
+
+    def _timed_out(self, home: Home, call: "Call[Any]", timeout: float) -> CallTimeoutError:
+        blocked_at = () if call.finished else self._give_up(home, call)
+        error = CallTimeoutError(call.name, timeout, call.waiting_at, blocked_at, not call.finished)
+        error.__cause__ = call.take_error()
+        return error
+
+    def _interrupt(self, home: Home, call: "Call[Any]", done: Any, interrupt: BaseException) -> None:
+        """Cancel a call whose waiter was interrupted, and wait for its clean-up, at most the grace."""
+        if call.finished or isinstance(interrupt, (RuntimeClosedError, RuntimeDiedError)):
+            return
+        home.cancel(call)
+        try:
+            _wait(done, self.grace)
+        finally:  # a second interrupt ends the waiting
+            if not call.finished:
+                self._give_up(home, call)
+        error = call.take_error()
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            interrupt.add_note(f"while {call.name} cleaned up after this, it raised {error!r}")
+
+    async def _settle(self, answered: "asyncio.Future[None]") -> None:
+        """Wait for a cancelled call's clean-up, at most the grace, whatever happens to the waiter."""
+        deadline = time.monotonic() + self.grace
+        while not answered.done() and (left := deadline - time.monotonic()) > 0:
+            try:
+                await asyncio.wait((answered,), timeout=left)
+            except asyncio.CancelledError:
+                continue  # cancelled once more: the clean-up still goes first
+
+    def _give_up(self, home: Home, call: "Call[Any]") -> tuple[str, ...]:
+        """Leave a call that did not end in its grace to its loop; tell what blocks that loop, if anything."""
+        blocked_at = () if call.cancelled_at_loop else thread_stack(home.thread.ident)
+        home.abandon(call)
+        emit(CallAbandoned(self.name, call.name, call.waiting_at, blocked_at))
+        return blocked_at
+
+
+_CLOSE_MARGIN = 2.0
+"""Seconds between a home's own deadline and our giving up on its thread. A guess."""
+
+
+class _CallFuture(Future[T]):
+    """A future that passes its cancellation on to the call."""
+
+    def __init__(self, cancel_call: Callable[[], None]) -> None:
+        super().__init__()
+        self._cancel_call = cancel_call
+        self._deciding = threading.RLock()  # re-entered by a done callback that cancels again
+
+    def cancel(self) -> bool:
+        """Cancel the call, begun or not; False only if it has finished."""
+        with self._deciding:
+            if self.cancelled():
+                return True
+            if not super().cancel():
+                return False
+            self.set_running_or_notify_cancel()  # so that futures.wait() sees it as done
+        self._cancel_call()
+        return True
+
+    def resolve(self, call: "Call[T]") -> None:
+        """Take over the call's outcome, unless cancelled meanwhile."""
+        error = call.take_error()
+        with self._deciding:
+            if self.cancelled():
+                return
+            if isinstance(error, asyncio.CancelledError):
+                super().cancel()
+            self.set_running_or_notify_cancel()
+        if self.cancelled():
+            return
+        if error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(call.value)
+
+
+def _check_callable(fn: object) -> None:
+    if callable(fn):
+        return
+    if isinstance(fn, CoroutineType):
+        fn.close()  # refused: without this its RuntimeWarning would point here instead of at the caller
+        raise TypeError(f"pass the function and its arguments, not a coroutine: run({fn.__qualname__}, ...)")
+    raise TypeError(f"an async function is needed, got {fn!r}")
+
+
+def _wait(done: Any, timeout: float | None) -> bool:
+    """Acquire the lock within ``timeout`` seconds, letting injected exceptions surface meanwhile."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if threading.main_thread().ident == get_ident():
+        return bool(done.acquire(True, -1 if timeout is None else max(0.0, timeout)))
+    while True:
+        left = _NOTICE if deadline is None else min(_NOTICE, max(0.0, deadline - time.monotonic()))
+        if done.acquire(True, left):
+            return True
+        if left < _NOTICE:
+            return False
+
+
+def _answer(loop: asyncio.AbstractEventLoop, answered: "asyncio.Future[None]") -> None:
+    try:
+        loop.call_soon_threadsafe(_set_done, answered)
+    except RuntimeError:  # the waiting loop is closed: nobody waits any more
+        pass
+
+
+def _set_done(answered: "asyncio.Future[None]") -> None:
+    if not answered.done():
+        answered.set_result(None)
+
+
+def _outcome(call: "Call[T]") -> T:
+    error = call.take_error()
+    if error is None:
+        return call.value
+    try:
+        raise error
+    finally:
+        del error  # or the traceback's frame and the error would keep each other alive
+
+
+_open: weakref.WeakSet[LoopRuntime] = weakref.WeakSet()
+_at_exit = False
+_exited = False
+
+
+def _close_at_exit(runtime: LoopRuntime) -> None:
+    """Drain the runtime when the interpreter exits, and let forked children forget its loop."""
+    global _at_exit
+    _open.add(runtime)
+    forget_in_child(runtime)
+    if not _at_exit:
+        _at_exit = True
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    global _exited
+    _exited = True
+    for runtime in tuple(_open):
+        runtime.close()
+
+
+_default: LoopRuntime | None = None
+_making = allocate_lock()
+
+
+def default_runtime() -> LoopRuntime:
+    """
+    Return the process's default runtime, which `homeloop.run` and its kin use. Starts nothing.
+
+    A default runtime that was closed is replaced by a new one, except while the interpreter exits.
+    """
+    global _default
+    runtime = _default
+    if runtime is None or (runtime.is_closed and not _exited):
+        with _making:
+            if _default is None or _default.is_closed:
+                _default = LoopRuntime()
+            runtime = _default
+    return runtime

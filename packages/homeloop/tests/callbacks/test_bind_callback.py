@@ -1,0 +1,186 @@
+"""bind_callback(): called from anywhere, run at home, in order."""
+
+import asyncio
+import contextvars
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import homeloop
+from homeloop import LoopRuntime, bind_callback
+from homeloop.errors import LoopEndingError
+
+name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")
+
+
+def test_it_runs_on_its_own_loop_whoever_calls(runtime: LoopRuntime) -> None:
+    """From a thread, from another loop and from home; awaiting it waits for the effect."""
+
+    async def main() -> None:
+        home, seen = asyncio.get_running_loop(), []
+
+        async def note(where: str) -> None:
+            await asyncio.sleep(0)
+            assert asyncio.get_running_loop() is home
+            seen.append(where)
+
+        callback = bind_callback(note)
+
+        async def elsewhere() -> None:
+            await callback("another loop")
+            assert seen[-1] == "another loop"
+
+        await callback("home")
+        assert seen == ["home"]
+        await asyncio.to_thread(lambda: callback("thread").result(10))
+        assert seen[-1] == "thread"
+        await runtime.arun(elsewhere)
+        await asyncio.to_thread(asyncio.run, elsewhere())
+
+    asyncio.run(main())
+
+
+def test_calls_keep_their_order_without_being_awaited(runtime: LoopRuntime) -> None:
+    """A later call never overtakes an earlier one, however long that takes."""
+    seen: list[int] = []
+
+    async def note(i: int) -> None:
+        for _ in range(3 if i % 2 == 0 else 0):
+            await asyncio.sleep(0)
+        seen.append(i)
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(note)
+
+    callback = runtime.run(bind)
+    for i in range(100):
+        last = callback(i)
+    last.result(10)
+    assert seen == list(range(100))
+
+
+def test_each_call_runs_in_its_callers_context(runtime: LoopRuntime) -> None:
+    """Context variables travel with the call."""
+    seen: list[str] = []
+
+    async def note() -> None:
+        seen.append(name.get())
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(note)
+
+    callback = runtime.run(bind)
+
+    def call(i: int) -> None:
+        name.set(f"caller {i}")
+        callback().result(10)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(call, range(20)))
+    assert sorted(seen) == sorted(f"caller {i}" for i in range(20))
+
+
+def test_an_error_is_reported_and_does_not_reach_the_caller(runtime: LoopRuntime, caplog) -> None:
+    """The workflow goes on; the log names callback and error; later calls run."""
+    seen: list[int] = []
+
+    def fail_on_odd(i: int) -> None:
+        if i % 2:
+            raise ValueError(f"odd: {i}")
+        seen.append(i)
+
+    async def main() -> None:
+        callback = bind_callback(fail_on_odd)
+        for i in range(4):
+            await callback(i)
+
+    runtime.run(main)
+    assert seen == [0, 2]
+    assert caplog.text.count("CallbackFailed") == 2
+    assert "odd: 3" in caplog.text
+
+
+def test_an_error_is_raised_where_it_is_awaited_if_asked(runtime: LoopRuntime) -> None:
+    """on_error='raise' gives the very same exception to whoever waits."""
+    original = ValueError("boom")
+
+    async def fail() -> None:
+        raise original
+
+    async def main() -> None:
+        callback = bind_callback(fail, on_error="raise")
+        with pytest.raises(ValueError, match="boom") as caught:
+            await callback()
+        assert caught.value is original
+        assert callback().exception is not None
+
+    runtime.run(main)
+
+
+def test_a_callback_whose_loop_is_gone_is_reported_or_raised() -> None:
+    """Nobody waits for ever for a loop that has ended."""
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(print), bind_callback(print, on_error="raise")
+
+    quiet, loud = asyncio.run(bind())
+    assert quiet("x").result(10) is None
+    with pytest.raises(LoopEndingError):
+        loud("x").result(10)
+
+
+def test_calls_still_queued_when_the_loop_ends_are_answered() -> None:
+    """The one that runs is cancelled, those behind it are refused: every waiter goes on."""
+    started, deliveries = threading.Event(), []
+
+    async def stuck() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(stuck)
+
+    with LoopRuntime(name="ending") as runtime:
+        callback = runtime.run(bind)
+        deliveries = [callback(), callback(), callback()]
+        assert started.wait(10)
+    assert [delivery.result(10) for delivery in deliveries] == [None] * 3
+
+
+def test_without_a_running_loop_the_default_runtime_is_the_home() -> None:
+    """A callback bound in plain sync code has a home too."""
+    threads: list[str] = []
+    callback = bind_callback(lambda: threads.append(threading.current_thread().name))
+    callback().result(10)
+    assert threads == ["homeloop"]
+    homeloop.default_runtime().close()
+
+
+def test_cancelling_the_waiter_does_not_take_the_call_back(runtime: LoopRuntime) -> None:
+    """What was called happens."""
+    seen: list[int] = []
+
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        async def note() -> None:
+            await gate.wait()
+            seen.append(1)
+
+        callback = bind_callback(note)
+        delivery = callback()
+
+        async def wait() -> None:
+            await delivery
+
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        gate.set()
+        await delivery
+        assert seen == [1]
+
+    runtime.run(main)
