@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
@@ -223,29 +224,39 @@ class PostgreSQL:
 
     async def _connect(self, child: Child, port: int) -> "asyncpg.Connection[asyncpg.Record] | None":
         """Return a superuser's connection as soon as the server takes one; None if the server ended first."""
+        # Side by side: whoever took the port before our server may accept a connection and never say a word.
+        attempt, ended = asyncio.create_task(self._connect_when_ready(port)), asyncio.create_task(child.wait())
+        both: tuple[asyncio.Task[Any], ...] = (attempt, ended)  # Any: a connection or an exit code
         try:
-            async with asyncio.timeout(_START_BOUND):
-                while child.returncode is None:
-                    with suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
-                        return await asyncpg.connect(
-                            host=_HOST,
-                            port=port,
-                            user=_SUPERUSER,
-                            password=self.cluster.superuser_password,
-                            database="postgres",
-                            ssl=False,
-                        )
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(child.wait(), _LOOK)
+            await asyncio.wait(both, timeout=_START_BOUND, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return None
+            if attempt.done():
+                return attempt.result()
         except asyncpg.InvalidPasswordError as exc:
             raise DatabaseError(
-                f"{child} refuses the password in {self._supervisor.home.path / _FILE}; put back the "
-                "file that belongs to this database",
+                f"{child} refuses the password in {self._supervisor.home.path / _FILE}; put back the file that "
+                "belongs to this database",
                 self._log,
             ) from exc
-        except TimeoutError as exc:
-            raise DatabaseError(f"{child} accepted no connection within {_START_BOUND:.0f} s", self._log) from exc
-        return None
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+        raise DatabaseError(f"{child} accepted no connection within {_START_BOUND:.0f} s", self._log)
+
+    async def _connect_when_ready(self, port: int) -> "asyncpg.Connection[asyncpg.Record]":
+        while True:
+            with suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+                return await asyncpg.connect(
+                    host=_HOST,
+                    port=port,
+                    user=_SUPERUSER,
+                    password=self.cluster.superuser_password,
+                    database="postgres",
+                    ssl=False,
+                )
+            await asyncio.sleep(_LOOK)
 
     async def _end_leftover(self) -> None:
         """End what is left of a server on our data, and remove the pid file of one that is gone.
