@@ -45,7 +45,9 @@ def level_of(block: str) -> tuple[int | None, str]:
 
 def build_pdf(source: Path, target: Path) -> None:
     """Set a source in pages with a header and «Page n of m»."""
-    body = ParagraphStyle("body", fontName="Times-Roman", fontSize=11, leading=14.5, spaceAfter=8, alignment=TA_JUSTIFY)
+    body = ParagraphStyle(
+        "body", fontName="Times-Roman", fontSize=11, leading=14.5, spaceAfter=8, alignment=TA_JUSTIFY
+    )
     item = ParagraphStyle("item", body, leftIndent=24)
     heading = ParagraphStyle("heading", body, fontName="Times-Bold", spaceBefore=8, keepWithNext=1)
     title = ParagraphStyle("title", heading, fontSize=15, leading=20, alignment=TA_CENTER, spaceAfter=14)
@@ -66,7 +68,9 @@ def build_pdf(source: Path, target: Path) -> None:
 
         def edges(canvas: Canvas, _template: BaseDocTemplate) -> None:
             canvas.setFont("Times-Italic", 9)
-            canvas.drawString(inch, LETTER[1] - 0.6 * inch, "Halden / Brightwater: Mutual Non-Disclosure Agreement")
+            canvas.drawString(
+                inch, LETTER[1] - 0.6 * inch, "Halden / Brightwater: Mutual Non-Disclosure Agreement"
+            )
             canvas.drawCentredString(LETTER[0] / 2, 0.55 * inch, f"Page {canvas.getPageNumber()} of {pages}")
 
         output = io.BytesIO()
@@ -125,7 +129,9 @@ def _define_numbering(document: Any) -> int:
     levels = "".join(
         f'<w:lvl w:ilvl="{level}"><w:start w:val="1"/><w:numFmt w:val="{form}"/><w:lvlText w:val="{pattern}"/>'
         f'<w:lvlJc w:val="left"/></w:lvl>'
-        for level, (form, pattern) in enumerate((("decimal", "%1."), ("decimal", "%1.%2"), ("lowerLetter", "(%3)")))
+        for level, (form, pattern) in enumerate(
+            (("decimal", "%1."), ("decimal", "%1.%2"), ("lowerLetter", "(%3)"))
+        )
     )
     abstract = parse_xml(f'<w:abstractNum {nsdecls("w")} w:abstractNumId="90">{levels}</w:abstractNum>')
     numbering.insert(len(numbering.findall(qn("w:abstractNum"))), abstract)  # all of them stand before the lists

@@ -75,7 +75,7 @@ class DocumentParser:
 
     async def _start(self, media_type: str) -> Process:
         limits = (self._memory_bytes, math.ceil(self._timeout) + 1, self._max_pages, self._max_chars)
-        # Interrupted half-way, create_subprocess_exec may leave a process that nobody knows; so it is finished first.
+        # Interrupted half-way, create_subprocess_exec may leave a process that nobody knows; so it ends first.
         starting = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", _READER, media_type, *map(str, limits)),
@@ -99,7 +99,9 @@ class DocumentParser:
         while chunk := await process.stdout.read(_CHUNK):
             output += chunk
             if len(output) > bound:
-                raise UnreadableDocumentError("the process that reads documents wrote more than a document can hold")
+                raise UnreadableDocumentError(
+                    "the process that reads documents wrote more than a document can hold"
+                )
         return bytes(output)
 
 
@@ -152,10 +154,7 @@ async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
 def _why_it_ended(code: int) -> str:
     if code == -signal.SIGXCPU:
         return "reading the document took too much processor time and was stopped"
-    if code < 0:
-        how = f"was ended by {signal.Signals(-code).name}"
-    else:
-        how = f"ended with exit code {code}"
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return f"the process that read the document {how}; the file is probably damaged, or needs too much memory"
 
 

@@ -106,7 +106,5 @@ def _body(lines: Sequence[str], heads: frozenset[str], feet: frozenset[str]) -> 
     return [
         line
         for index, line in enumerate(lines)
-        if not (
-            (index < _RUNNING_LINES and _masked(line) in heads) or (index >= edge and _masked(line) in feet)
-        )
+        if not ((index < _RUNNING_LINES and _masked(line) in heads) or (index >= edge and _masked(line) in feet))
     ]

@@ -6,13 +6,13 @@ the changes were accepted. Headers, footers, footnotes and comments are not read
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import docx
-from docx.opc.exceptions import OpcError, PackageNotFoundError
+from docx.opc.exceptions import OpcError
 from docx.oxml.ns import qn
-from lxml.etree import LxmlError
 
 from workflow_service.domain.document import DocumentText
 from workflow_service.ports import UnreadableDocumentError
@@ -24,6 +24,8 @@ from .text import check_length, clean, join_pages
 # python-docx's elements are lxml's, and lxml has no types of its own.
 _Element = Any
 
+# SyntaxError is what lxml raises on bad XML; the rest comes from archives that lack parts or hold wrong ones.
+_DAMAGES = (OpcError, zipfile.BadZipFile, zlib.error, SyntaxError, KeyError, ValueError)
 _MAX_UNPACKED = 200 * 1024 * 1024  # bytes; a large contract with pictures stays under a tenth of it
 _MAX_PARTS = 5000
 _TRANSPARENT = {qn(f"w:{name}") for name in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag")}
@@ -41,7 +43,7 @@ def read_word(content: bytes, limits: Limits) -> DocumentText:
     try:
         document = docx.Document(io.BytesIO(content))
         blocks = list(_blocks(document, limits))
-    except (PackageNotFoundError, OpcError, LxmlError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except _DAMAGES as error:
         raise UnreadableDocumentError(
             f"the Word document is damaged ({error}); open it in Word, save it and upload it again"
         ) from error

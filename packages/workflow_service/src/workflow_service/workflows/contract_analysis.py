@@ -1,0 +1,203 @@
+"""The contract analysis: from an uploaded document to what its contract says and what is risky in it."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypedDict
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import END, START, StateGraph
+
+from workflow_service.domain.analysis import assess, extract, segment
+from workflow_service.domain.contract import Clause, ContractReport, Finding, FindingKind, Severity
+from workflow_service.domain.document import DocumentText, Page, Span
+from workflow_service.domain.run import JsonObject
+from workflow_service.ports import DocumentParser, DocumentStore, InvalidInputError, Report, WorkflowError
+
+# BaseCheckpointSaver is generic in its version type, which is the saver's own affair.
+Saver = BaseCheckpointSaver[Any]
+
+_REPORT = "report"  # the key, in a run's configuration, of what tells the steps; it never enters the state
+
+
+class AnalysisInput(TypedDict):
+    """What a run begins with."""
+
+    document_id: str
+    user_id: str
+
+
+class AnalysisState(AnalysisInput):
+    """What is kept between the steps: JSON values only, so that any checkpoint store and version can read it."""
+
+    filename: str
+    text: str
+    pages: list[list[int]]
+    clauses: list[JsonObject]
+    findings: list[JsonObject]
+    risks: list[JsonObject]
+    result: JsonObject
+
+
+Update = dict[str, Any]  # Any: a part of AnalysisState, which TypedDict cannot say
+Graph = StateGraph[AnalysisState, None, AnalysisInput, AnalysisState]
+
+
+class ContractAnalysis:
+    """A LangGraph workflow in five steps, each kept before the next begins.
+
+    Args:
+        documents: Where uploaded files are.
+        parser: Turns a file into text.
+        checkpointer: Lends a saver for one run, on the loop that the run is on.
+    """
+
+    name = "contract_analysis"
+    description = (
+        "Reads a contract and lists its parties, dates, term, governing law, money, obligations and risky "
+        "clauses, each with its place in the text."
+    )
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        parser: DocumentParser,
+        checkpointer: Callable[[], AbstractAsyncContextManager[Saver]],
+    ) -> None:
+        self._documents = documents
+        self._parser = parser
+        self._checkpointer = checkpointer
+        self._graph = self._build()
+
+    def check(self, input_data: JsonObject) -> None:
+        """Raise InvalidInputError unless the input is ``{"document_id": "<uuid>"}`` and nothing else."""
+        _document_id(input_data)
+
+    async def run(self, run_id: UUID, user_id: str, input_data: JsonObject, report: Report) -> JsonObject:
+        """Run the steps that are not done yet, and return the result.
+
+        A run that is finished returns its result again; a run whose worker died goes on after its last step.
+
+        Raises:
+            InvalidInputError: The input is not what `check` accepts.
+            WorkflowError: The document does not exist, or cannot be read.
+        """
+        document_id = _document_id(input_data)
+        config: RunnableConfig = {"configurable": {"thread_id": str(run_id), _REPORT: report}}
+        async with self._checkpointer() as saver:
+            graph = self._graph.compile(checkpointer=saver)
+            kept = await graph.aget_state(config)
+            if kept.created_at is None:
+                start: AnalysisInput | None = {"document_id": str(document_id), "user_id": user_id}
+            elif kept.next:
+                start = None  # go on where the checkpoint is; any input, even an empty one, would begin anew
+            else:
+                return _result(kept.values)
+            return _result(await graph.ainvoke(start, config, durability="sync"))
+
+    def _build(self) -> Graph:
+        graph: Graph = StateGraph(AnalysisState, input_schema=AnalysisInput)
+        graph.add_node("ingest", self._ingest)
+        graph.add_node("segment", _segment)
+        graph.add_node("extract", _extract)
+        graph.add_node("assess", _assess)
+        graph.add_node("report", _report)
+        graph.add_edge(START, "ingest")
+        graph.add_edge("ingest", "segment")
+        graph.add_edge("segment", "extract")
+        graph.add_edge("extract", "assess")
+        graph.add_edge("assess", "report")
+        graph.add_edge("report", END)
+        return graph
+
+    async def _ingest(self, state: AnalysisState, config: RunnableConfig) -> Update:
+        user_id, document_id = state["user_id"], UUID(state["document_id"])
+        record = await self._documents.get(user_id, document_id)
+        content = await self._documents.content(user_id, document_id)
+        if record is None or content is None:
+            raise WorkflowError(f"there is no document {document_id}; upload it again and start a new analysis")
+        document = await self._parser.parse(content, record.media_type)
+        pages = [[page.span.start, page.span.end] for page in document.pages]
+        read = f"{_counted(len(pages), 'page')}, {_counted(len(document.text), 'character')}"
+        await _tell(config, "ingest", 20, f"read {read}")
+        return {"filename": record.filename, "text": document.text, "pages": pages}
+
+
+# The steps from here on are pure functions of the state. They take milliseconds on a contract and seconds on the
+# largest text that is accepted, so they run on a thread and not on the loop that other runs share.
+
+
+async def _segment(state: AnalysisState, config: RunnableConfig) -> Update:
+    document = _document(state)
+    clauses = await asyncio.to_thread(segment, document.text, document.pages)
+    await _tell(config, "segment", 40, f"found {_counted(len(clauses), 'clause')}")
+    return {"clauses": [clause.to_json() for clause in clauses]}
+
+
+async def _extract(state: AnalysisState, config: RunnableConfig) -> Update:
+    document = _document(state)
+    findings = await asyncio.to_thread(extract, document.text, document.pages, _clauses(state))
+    obligations = sum(finding.kind is FindingKind.OBLIGATION for finding in findings)
+    facts = len(findings) - obligations
+    figures = f"{_counted(facts, 'fact')} and {_counted(obligations, 'obligation')}"
+    await _tell(config, "extract", 60, f"found {figures}")
+    return {"findings": [finding.to_json() for finding in findings]}
+
+
+async def _assess(state: AnalysisState, config: RunnableConfig) -> Update:
+    document = _document(state)
+    risks = await asyncio.to_thread(assess, document.text, document.pages, _clauses(state))
+    grave = sum(risk.severity is Severity.HIGH for risk in risks)
+    await _tell(config, "assess", 80, f"found {_counted(len(risks), 'risk')}, {grave} of high severity")
+    return {"risks": [risk.to_json() for risk in risks]}
+
+
+async def _report(state: AnalysisState, config: RunnableConfig) -> Update:
+    findings = sorted(map(Finding.from_json, [*state["findings"], *state["risks"]]), key=lambda f: f.span.start)
+    contract = ContractReport(tuple(_clauses(state)), tuple(findings))
+    result = {
+        "document": {"id": state["document_id"], "filename": state["filename"], "pages": state["pages"]},
+        "text": state["text"],
+        **contract.to_json(),
+    }
+    figures = f"{_counted(len(findings), 'finding')} in {_counted(len(contract.clauses), 'clause')}"
+    await _tell(config, "report", 100, f"reported {figures}")
+    return {"result": result}
+
+
+async def _tell(config: RunnableConfig, step: str, percent: int, description: str) -> None:
+    report: Report = config.get("configurable", {})[_REPORT]
+    await report(step, percent, description)
+
+
+def _document_id(input_data: Mapping[str, Any]) -> UUID:
+    example = 'the input of contract_analysis is {"document_id": "<id of an uploaded document>"}'
+    if set(input_data) != {"document_id"}:
+        raise InvalidInputError(f"{example}, got the keys {sorted(map(str, input_data))}")
+    value = input_data["document_id"]
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return UUID(value)
+    except ValueError:
+        raise InvalidInputError(f"{example}; {value!r} is not the id of a document") from None
+
+
+def _document(state: AnalysisState) -> DocumentText:
+    pages = (Page(number, Span(start, end)) for number, (start, end) in enumerate(state["pages"], start=1))
+    return DocumentText(state["text"], tuple(pages))
+
+
+def _clauses(state: AnalysisState) -> list[Clause]:
+    return [Clause.from_json(clause) for clause in state["clauses"]]
+
+
+def _result(values: Mapping[str, Any]) -> JsonObject:
+    result: JsonObject = values["result"]
+    return result
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
