@@ -32,10 +32,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 async def prepare_connection(connection: Connection) -> None:
-    """Make ``jsonb`` values cross as Python objects. Pass this as ``init`` when opening a pool."""
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=encode_json, decoder=json.loads, format="text"
-    )
+    """Make ``jsonb`` come back as Python objects. Pass this as ``init`` when opening a pool.
+
+    Parameters go in as the text that `encode_json` makes: a value that is no JSON is then found before a
+    statement begins, and as itself; raised inside a codec it would come out as asyncpg's DataError.
+    """
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads, format="text")
 
 
 def encode_json(value: Any) -> str:  # Any: whatever json.dumps takes
@@ -67,8 +69,8 @@ async def open_session(connect: Connect) -> AsyncIterator[Connection]:
     except _CONNECTION_LOST as error:
         raise _unavailable(error) from error
     except asyncpg.InterfaceError as error:
-        # asyncpg says «connection is closed» with the class it also uses for programming errors.
-        if "connection is closed" not in str(error) and "connection was closed" not in str(error):
+        # asyncpg says «connection is closed» with the class it also uses for faults of the caller.
+        if "connection is closed" not in str(error):
             raise
         raise _unavailable(error) from error
 

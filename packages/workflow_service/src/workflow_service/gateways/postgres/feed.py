@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
@@ -38,7 +38,8 @@ class PostgresRunFeed:
         """Listen to the database at ``dsn``, once entered."""
         self._dsn = dsn
         self._changes: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
-        self._stack = AsyncExitStack()
+        self._connection: ListeningConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Connect and listen; from then on a lost connection is replaced.
@@ -46,16 +47,22 @@ class PostgresRunFeed:
         Raises:
             OSError, asyncpg.PostgresError: The first connection failed. Nothing is left open.
         """
-        connection = await self._listen()
-        keeper = asyncio.create_task(self._keep_listening(connection), name="run feed")
-        self._stack.push_async_callback(_cancel, keeper)
+        self._connection = await self._listen()
+        self._keeper = asyncio.create_task(self._keep_listening(self._connection), name="run feed")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the connection. Those who still wait get no more wake-ups."""
-        await self._stack.aclose()
+        assert self._keeper is not None
+        self._keeper.cancel()
+        try:
+            await asyncio.wait([self._keeper])
+        finally:
+            # Not by the keeper: a task that is cancelled before its first step never runs its finally.
+            if self._connection is not None:
+                self._connection.terminate()
 
     @asynccontextmanager
     async def watch(self, run_id: UUID) -> AsyncIterator[Callable[[float], Awaitable[bool]]]:
@@ -92,12 +99,10 @@ class PostgresRunFeed:
 
     async def _keep_listening(self, connection: "ListeningConnection") -> None:
         while True:
-            try:
-                await _wait_until_lost(connection)
-            finally:
-                connection.terminate()
+            await _wait_until_lost(connection)
+            connection.terminate()
             _logger.warning("run feed: the connection is lost; connecting again")
-            connection = await self._listen_again()
+            self._connection = connection = await self._listen_again()
             self._wake_everybody()
 
     async def _listen_again(self) -> "ListeningConnection":
@@ -137,10 +142,3 @@ async def _wait_until_lost(connection: "ListeningConnection") -> None:
             await connection.execute("SELECT 1", timeout=_PROBE_TIMEOUT)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()) is not None:
-        raise error

@@ -23,7 +23,7 @@ class Migration:
 def migrations() -> tuple[Migration, ...]:
     """Return the migrations that ship with this release, in order: versions 1, 2, 3 and so on."""
     found = []
-    for file in files(__package__).joinpath("migrations").iterdir():
+    for file in files("workflow_service.gateways.postgres").joinpath("migrations").iterdir():
         if match := _FILE_NAME.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
     return tuple(sorted(found, key=lambda migration: migration.version))

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from workflow_service.domain.run import Claim, EventKind, JsonObject, NewRun, Progress, Run, RunEvent, RunStatus
-from workflow_service.gateways.postgres.connection import Connect, Connection, open_session
+from workflow_service.gateways.postgres.connection import Connect, Connection, encode_json, open_session
 from workflow_service.ports import ClaimLostError, IdempotencyConflictError
 
 CHANNEL = "workflow_run"
@@ -46,7 +46,13 @@ class PostgresRunStore:
         digest = _request_hash(new)
         async with open_session(self._connect) as connection, connection.transaction():
             row = await connection.fetchrow(
-                _CREATE, new.user_id, new.workflow_name, new.input_data, new.options, new.idempotency_key, digest
+                _CREATE,
+                new.user_id,
+                new.workflow_name,
+                encode_json(new.input_data),
+                encode_json(new.options),
+                new.idempotency_key,
+                digest,
             )
             if row is not None:
                 await _append(connection, row["id"], 1, EventKind.QUEUED, {})
@@ -117,7 +123,11 @@ class PostgresRunStore:
         return True
 
     async def succeed(self, claim: Claim, result: JsonObject) -> None:
-        """Store the result and end the run. Raises ClaimLostError as record_progress does."""
+        """Store the result and end the run. Raises ClaimLostError as record_progress does.
+
+        Raises:
+            ValueError, TypeError: The result is no JSON. Nothing was written; the run is still held.
+        """
         await self._end_claim(claim, _SUCCEED, EventKind.SUCCEEDED, result)
 
     async def fail(self, claim: Claim, error: JsonObject) -> None:
@@ -139,7 +149,7 @@ class PostgresRunStore:
             "message": f"{self._max_losses} workers fell silent over this run; it was given up",
         }
         async with open_session(self._connect) as connection, connection.transaction():
-            lost = await connection.fetch(_REQUEUE_LOST, limit, self._max_losses, error)
+            lost = await connection.fetch(_REQUEUE_LOST, limit, self._max_losses, encode_json(error))
             for row in lost:
                 if row["status"] == RunStatus.FAILED:
                     await _append(connection, row["id"], row["last_seq"], EventKind.FAILED, error)
@@ -159,8 +169,9 @@ class PostgresRunStore:
     async def _end_claim(
         self, claim: Claim, statement: str, kind: EventKind, *values: JsonObject, data: JsonObject | None = None
     ) -> None:
+        parameters = [encode_json(value) for value in values]
         async with open_session(self._connect) as connection, connection.transaction():
-            seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, *values)
+            seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, *parameters)
             if seq is None:
                 raise _claim_lost(claim)
             await _append(connection, claim.run.id, seq, kind, data or {})
@@ -170,7 +181,7 @@ async def _append(
     connection: Connection, run_id: UUID, seq: int, kind: EventKind, data: JsonObject, step: str | None = None
 ) -> None:
     """Write the event whose number was just taken from the run's row, and wake those who follow the run."""
-    await connection.execute(_APPEND, run_id, seq, kind.value, step, data, CHANNEL)
+    await connection.execute(_APPEND, run_id, seq, kind.value, step, encode_json(data), CHANNEL)
 
 
 def _claim_lost(claim: Claim) -> ClaimLostError:

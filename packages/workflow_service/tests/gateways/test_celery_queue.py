@@ -1,0 +1,120 @@
+"""The broker as a wake-up: messages arrive, and a broker that is away is an error soon."""
+
+import asyncio
+import socket
+import threading
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from kombu import Connection
+
+from workflow_service import contracts
+from workflow_service.gateways import celery_queue
+from workflow_service.gateways.celery_queue import CeleryJobQueue
+from workflow_service.ports import QueueUnavailableError
+
+
+@pytest.fixture
+def queue_name(monkeypatch):
+    """A queue of this test's own on brokers that others use too."""
+    name = f"workflow_service_test_{uuid4().hex}"
+    monkeypatch.setattr(celery_queue, "QUEUE", name)
+    return name
+
+
+def take_all(url, name, count):
+    """Take ``count`` messages off a queue and delete it."""
+    with Connection(url) as connection:
+        with connection.SimpleQueue(name) as queue:
+            messages = [queue.get(timeout=10) for _ in range(count)]
+            for message in messages:
+                message.ack()
+            with pytest.raises(queue.Empty):
+                queue.get_nowait()
+        connection.default_channel.queue_delete(name)
+    return messages
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        pytest.param("redis_url", marks=pytest.mark.needs("redis")),
+        pytest.param("rabbitmq_url", marks=pytest.mark.needs("rabbitmq")),
+    ],
+)
+def test_each_run_id_arrives_as_a_message_for_the_task(request, broker, queue_name):
+    """Sends from many tasks at once arrive once each, with the task's name and the id as its only argument."""
+    url = request.getfixturevalue(broker)
+    ids = [uuid4() for _ in range(20)]
+
+    async def scenario():
+        queue = CeleryJobQueue(url)
+        try:
+            assert await queue.is_reachable()
+            await asyncio.gather(*(queue.enqueue(run_id) for run_id in ids))
+        finally:
+            await queue.aclose()
+
+    asyncio.run(scenario())
+    messages = take_all(url, queue_name, len(ids))
+    assert {message.headers["task"] for message in messages} == {contracts.EXECUTE_RUN}
+    assert sorted(message.payload[0][0] for message in messages) == sorted(map(str, ids))
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_is_not_there_is_an_error(scheme, unused_tcp_port):
+    """A refused connection raises QueueUnavailableError that says what to check; nothing is retried for ever."""
+
+    async def scenario():
+        queue = CeleryJobQueue(f"{scheme}://127.0.0.1:{unused_tcp_port}//")
+        try:
+            assert not await queue.is_reachable()
+            with pytest.raises(QueueUnavailableError, match="BROKER_URL"):
+                await queue.enqueue(uuid4())
+        finally:
+            await queue.aclose()
+
+    asyncio.run(scenario())
+
+
+@contextmanager
+def silent_server():
+    """A server that accepts connections and never says a word."""
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept():
+            while True:
+                try:
+                    accepted.append(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            for connection in accepted:
+                connection.close()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_says_nothing_is_an_error(scheme, monkeypatch):
+    """A broker that accepts and stays silent raises QueueUnavailableError, and its thread ends too."""
+    monkeypatch.setattr(celery_queue, "_SOCKET_TIMEOUT", 0.2)
+
+    async def scenario(port):
+        queue = CeleryJobQueue(f"{scheme}://127.0.0.1:{port}//")
+        try:
+            with pytest.raises(QueueUnavailableError):
+                await queue.enqueue(uuid4())
+        finally:
+            await queue.aclose()
+        # asyncio.run waits for the threads of to_thread: the test ends only if they do
+
+    with silent_server() as port:
+        asyncio.run(scenario(port))
