@@ -21,6 +21,7 @@ class Pool:
     def __init__(self, log: list[str] | None = None, name: str = "pool") -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
+        self.was_closed = asyncio.Event()
         self.log = log if log is not None else []
         self.name = name
 
@@ -28,6 +29,7 @@ class Pool:
         assert asyncio.get_running_loop() is self.loop
         await asyncio.sleep(0)
         self.closed = True
+        self.was_closed.set()
         self.log.append(self.name)
 
 
@@ -290,8 +292,7 @@ def test_nothing_is_opened_on_a_loop_that_has_closed_its_resources() -> None:
             yield
         finally:
             try:
-                while not pool.closed:
-                    await asyncio.sleep(0)
+                await pool.was_closed.wait()
                 await local.get()
             except LoopEndingError as error:
                 refused.append(error)

@@ -326,7 +326,7 @@ def test_an_injected_exception_cancels_the_call(runtime: LoopRuntime) -> None:
     """What another thread throws into the waiting one cancels the coroutine and is raised after its clean-up."""
     import ctypes
 
-    class Injected(Exception):
+    class InjectedError(Exception):
         pass
 
     started, cleaned, outcome = threading.Event(), threading.Event(), []
@@ -341,13 +341,13 @@ def test_an_injected_exception_cancels_the_call(runtime: LoopRuntime) -> None:
     def caller() -> None:
         try:
             runtime.run(wait_for_ever)
-        except Injected:
+        except InjectedError:
             outcome.append(cleaned.is_set())
 
     thread = threading.Thread(target=caller)
     thread.start()
     assert started.wait(10)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Injected))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(InjectedError))
     thread.join(10)
     assert outcome == [True]
 

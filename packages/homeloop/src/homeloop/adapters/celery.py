@@ -4,6 +4,9 @@ Run ``async def`` Celery tasks on the process's one runtime.
 Tested with Celery 5.7 on the prefork, threads and solo pools.
 """
 
+# pyright: basic
+# (Celery ships no types: strict mode would complain of every value that comes from it.)
+
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,7 +16,7 @@ from functools import partial, wraps
 from typing import Any
 
 from celery import Celery, Task, signals
-from celery._state import _task_stack  # the one stack behind `current_task`; it has no public name
+from celery import _state
 from celery.utils.imports import symbol_by_name
 from celery.utils.threads import LocalStack, get_ident
 
@@ -21,6 +24,8 @@ from homeloop import LoopRuntime, default_runtime
 from homeloop.errors import AdapterError
 
 __all__ = ("AsyncTask", "install")
+
+_task_stack: Any = _state._task_stack  # the one stack behind `current_task`; it has no public name
 
 _owner: ContextVar[object | None] = ContextVar("homeloop_celery_task_owner", default=None)
 """Whose entries in Celery's task stacks the current code sees: a running async task's, or its thread's."""
@@ -39,6 +44,7 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery ships no types
     """
 
     abstract = True
+    run: Callable[..., Any]  # the task's function, or the bridge to it
     runtime: LoopRuntime | None = None
     """Where the function runs; the default runtime if None."""
 
@@ -79,7 +85,7 @@ def install(app: Celery, *, runtime: LoopRuntime | None = None) -> None:
             f"install({app.main or 'app'!r}) comes too late, tasks exist; call it right after Celery()"
         )
     _require_followable()
-    base = symbol_by_name(app.task_cls)
+    base: Any = symbol_by_name(app.task_cls)
     bases = (base,) if issubclass(base, AsyncTask) else (AsyncTask, base)
     app.task_cls = type("AsyncTask", bases, {"abstract": True, "runtime": runtime})
     close = partial(_close, runtime)
@@ -114,7 +120,7 @@ def _own_stacks(task: AsyncTask) -> Iterator[None]:
     then see the request of whatever this thread runs next. It sees an empty stack instead.
     """
     owner = object()
-    stacks = (task.request_stack, _task_stack)
+    stacks: tuple[Any, ...] = (task.request_stack, _task_stack)
     entries = [list(stack.stack) for stack in stacks]
     token = _owner.set(owner)
     try:
