@@ -1,20 +1,25 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 import asyncpg
+from homeloop import LoopLocal
+from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from workflow_service.gateways.celery_queue import CeleryJobQueue
-from workflow_service.gateways.postgres.connection import Connect, prepare_connection
+from workflow_service.gateways.document_parser import DocumentParser
+from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
+from workflow_service.gateways.postgres.connection import Connect, Connection, prepare_connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.migrator import is_migrated, migrate
 from workflow_service.gateways.postgres.runs import PostgresRunStore
-from workflow_service.ports import StoreUnavailableError
+from workflow_service.ports import StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
-from workflow_service.usecases.services import ApiServices
+from workflow_service.usecases.services import ApiServices, WorkerServices
+from workflow_service.workflows.contract_analysis import ContractAnalysis
 
 _COMMAND_TIMEOUT = 30.0  # seconds for one statement
 
@@ -29,31 +34,71 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         SchemaTooNewError: The database was migrated by a newer release.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
+    connect = _connect(settings)
     async with (
-        asyncpg.create_pool(
+        PostgresRunFeed(settings.database_url) as feed,
+        aclosing(CeleryJobQueue(settings.broker_url)) as queue,
+    ):
+        await migrate(connect)
+
+        async def ready() -> Mapping[str, bool]:
+            return await _check(connect, queue)
+
+        yield ApiServices(
+            runs=PostgresRunStore(connect),
+            documents=PostgresDocumentStore(connect),
+            feed=feed,
+            queue=queue,
+            workflows=_workflows(settings, connect),
+            settings=settings,
+            ready=ready,
+        )
+
+
+def worker_services(settings: Settings) -> WorkerServices:
+    """Join what a worker works with. Nothing is opened before the first run asks for it."""
+    connect = _connect(settings)
+    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
+
+
+def _connect(settings: Settings) -> Connect:
+    """Lend connections of the running loop's own pool, which is closed with that loop."""
+    pools = LoopLocal(
+        lambda: asyncpg.create_pool(
             settings.database_url,
             min_size=1,
             max_size=settings.database_pool_size,
             init=prepare_connection,
             command_timeout=_COMMAND_TIMEOUT,
-        ) as pool,
-        PostgresRunFeed(settings.database_url) as feed,
-        aclosing(CeleryJobQueue(settings.broker_url)) as queue,
-    ):
-        await migrate(pool.acquire)
+        ),
+        name="database pool",
+    )
 
-        async def ready() -> Mapping[str, bool]:
-            return await _check(pool.acquire, queue)
+    @asynccontextmanager
+    async def connect() -> AsyncGenerator[Connection, None]:
+        async with pools() as pool, pool.acquire() as connection:
+            yield connection
 
-        yield ApiServices(
-            runs=PostgresRunStore(pool.acquire),
-            documents=PostgresDocumentStore(pool.acquire),
-            feed=feed,
-            queue=queue,
-            workflows={},
-            settings=settings,
-            ready=ready,
-        )
+    return connect
+
+
+def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+    pools = LoopLocal(
+        lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size),
+        name="checkpoint pool",
+    )
+
+    @asynccontextmanager
+    async def checkpointer() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with pools() as pool, saver_on(pool) as saver:
+            yield saver
+
+    parser = DocumentParser(
+        timeout=settings.parse_timeout,
+        memory_bytes=settings.parse_memory_bytes,
+    )
+    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer),)
+    return {workflow.name: workflow for workflow in workflows}
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:

@@ -1,0 +1,53 @@
+"""The Celery application: ``celery --app workflow_service.worker.app worker``."""
+
+import os
+import socket
+from functools import partial
+from uuid import UUID
+
+from celery import Celery
+from homeloop import bind_callback
+from homeloop.adapters.celery import install
+
+from workflow_service.bootstrap import worker_services
+from workflow_service.contracts import EXECUTE_RUN, QUEUE
+from workflow_service.gateways import filesystem_broker
+from workflow_service.settings import Settings
+from workflow_service.usecases.execution import execute_run
+
+__all__ = ("app",)
+
+
+def create_app(settings: Settings) -> Celery:
+    """Make the worker's application. Connects to nothing; the runtime starts with the first task."""
+    filesystem_broker.register()
+    app = Celery("workflow_service", broker=settings.broker_url)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        # The database is the truth: a message is a wake-up, so its result is of no use, and one that is
+        # delivered twice finds the run claimed. Acknowledged late, so that a killed worker's comes again.
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+    )
+    install(app)
+    services = worker_services(settings)
+
+    @app.task(name=EXECUTE_RUN)
+    async def execute(run_id: str) -> None:
+        await execute_run(
+            UUID(run_id),
+            runs=services.runs,
+            workflows=services.workflows,
+            report_through=partial(bind_callback, on_error="raise"),
+            worker_id=f"{socket.gethostname()}:{os.getpid()}",
+            lease=settings.run_lease,
+        )
+
+    return app
+
+
+app = create_app(Settings())
