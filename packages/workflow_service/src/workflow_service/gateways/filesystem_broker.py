@@ -356,7 +356,7 @@ def _binding(routing_key: str | None, pattern: str | None, queue: str) -> Bindin
 def _folder(client: Any) -> Path:
     path = client.virtual_host
     if client.hostname not in (None, "localhost") or not path or not path.strip("/"):
-        raise OperationalError(
+        raise ValueError(  # not an OperationalError: those are tried again
             f"a {SCHEME} address names an absolute folder after three slashes, {SCHEME}:///var/lib/app/broker; "
             f"got host {client.hostname!r} and path {path!r}"
         )
