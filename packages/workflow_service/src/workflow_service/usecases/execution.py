@@ -105,18 +105,18 @@ async def _write_down(claim: Claim, runs: RunStore, ending: _Ending) -> None:
 
 async def _heartbeat(claim: Claim, runs: RunStore, lease: float) -> None:
     """Renew the claim until cancelled; a database that is away is tried again until the lease must be over."""
-    asked = time.monotonic()
-    renewed = asked
+    interval = lease / _RENEWALS_PER_LEASE
+    renewed = time.monotonic()
     while True:
-        await asyncio.sleep(lease / _RENEWALS_PER_LEASE)
+        await asyncio.sleep(interval)
         asked = time.monotonic()
-        if asked - renewed >= lease:
-            raise ClaimLostError("the lease could not be renewed in time; another worker may have the run")
         try:
-            async with asyncio.timeout(lease / _RENEWALS_PER_LEASE):
+            async with asyncio.timeout(interval):
                 is_held = await runs.renew(claim, lease)
         except Exception as error:
-            _logger.warning("run %s: the lease was not renewed: %s", claim.run.id, error or type(error).__name__)
+            if time.monotonic() - renewed >= lease:
+                raise ClaimLostError("the lease could not be renewed; another worker may have the run") from error
+            _logger.warning("run %s: the lease was not renewed: %r", claim.run.id, error)
             continue
         if not is_held:
             raise ClaimLostError("the claim is outdated; another worker may have the run")

@@ -1,0 +1,90 @@
+"""Uploads: name, format, size; samples by name."""
+
+import asyncio
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_service.ports import InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+from workflow_service.usecases.documents import display_name, media_type_of, upload_document
+from workflow_service.usecases.samples import list_samples, read_sample
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+
+@pytest.mark.parametrize(
+    ("given_name", "shown"),
+    [
+        ("contract.pdf", "contract.pdf"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\eve\\a.docx", "a.docx"),
+        ("a\r\nb\0.txt", "ab.txt"),
+        ("invoice\u202efdp.exe", "invoicefdp.exe"),
+        ("  two   words .md", "two words .md"),
+        ("", "document"),
+        ("/", "document"),
+        ("x" * 300 + ".pdf", "x" * 196 + ".pdf"),
+        ("Vertra\u0308ge.pdf", "Vertr\u00e4ge.pdf"),
+    ],
+)
+def test_a_name_is_made_fit_to_show(given_name, shown):
+    """Folders, control characters and direction overrides go; the ending stays."""
+    assert display_name(given_name) == shown
+
+
+@given(st.text(alphabet=st.characters(), max_size=400))
+def test_every_name_becomes_one_visible_line(name):
+    """No name is empty, long, a path, or holds what PostgreSQL or a header cannot carry."""
+    shown = display_name(name)
+    assert 0 < len(shown) <= 200
+    assert not set(shown) & set("/\\\0\r\n")
+    assert not any(unicodedata.category(character).startswith("C") for character in shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "media_type"),
+    [
+        ("a.pdf", None, "application/pdf"),
+        ("a.DOCX", "application/octet-stream", DOCX),
+        ("a", "text/markdown; charset=utf-8", "text/markdown"),
+        ("a.log", "Text/Plain", "text/plain"),
+    ],
+)
+def test_the_format_follows_from_the_ending_else_from_the_declared_type(name, content_type, media_type):
+    """The ending decides; browsers that know no Markdown send application/octet-stream."""
+    assert media_type_of(name, content_type) == media_type
+
+
+@pytest.mark.parametrize(("name", "content_type"), [("a.exe", "application/x-dosexec"), ("a", None), ("pdf", "")])
+def test_an_unknown_format_is_refused(name, content_type):
+    """The error names the endings that can be read."""
+    with pytest.raises(UnsupportedMediaTypeError, match=r"\.pdf, \.docx"):
+        media_type_of(name, content_type)
+
+
+@pytest.mark.parametrize(("content", "error"), [(b"", InvalidInputError), (b"123456", TooLargeError)])
+def test_empty_and_too_large_files_are_refused(content, error):
+    """Nothing is written for them."""
+    with pytest.raises(error):
+        asyncio.run(upload_document("alice", "a.txt", None, content, documents=None, max_bytes=5))
+
+
+def test_samples_are_read_by_name_only(tmp_path):
+    """A sample is a readable file in the folder; a path that leads out of it is no name."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    (folder / "b.md").write_text("B")
+    (folder / "a.pdf").write_bytes(b"AA")
+    (folder / "notes.json").write_text("{}")
+    (tmp_path / "secret.txt").write_text("secret")
+
+    async def scenario():
+        assert [(sample.name, sample.size) for sample in await list_samples(folder)] == [("a.pdf", 2), ("b.md", 1)]
+        assert await read_sample(folder, "b.md") == b"B"
+        for name in ("../secret.txt", "notes.json", "", ".", "c.md"):
+            assert await read_sample(folder, name) is None
+        assert await list_samples(tmp_path / "missing") == []
+
+    asyncio.run(scenario())
