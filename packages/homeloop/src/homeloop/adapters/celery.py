@@ -15,8 +15,7 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any
 
-from celery import Celery, Task, signals
-from celery import _state
+from celery import Celery, Task, _state, signals
 from celery.utils.imports import symbol_by_name
 from celery.utils.threads import LocalStack, get_ident
 

@@ -81,21 +81,23 @@ async def autoretried(self) -> int:  # type: ignore[no-untyped-def]
 async def leaves_a_task_behind() -> None:
     """A background task that outlives its Celery task must not see the next one's request."""
 
+    go_on = asyncio.Event()
+
     async def look_later() -> None:
-        while not log.exists() or "next task runs" not in log.read_text():
-            await asyncio.sleep(0.01)
+        await go_on.wait()
         note(f"background sees {current_task and current_task.request.id}")
 
-    resources_of_loop.append(asyncio.create_task(look_later()))
+    left_behind.append((go_on, asyncio.create_task(look_later())))
 
 
-resources_of_loop: list["asyncio.Task[None]"] = []
+left_behind: list[tuple[asyncio.Event, "asyncio.Task[None]"]] = []
 
 
 @app.task
 async def next_one() -> None:
-    note("next task runs")
-    await asyncio.gather(*resources_of_loop)
+    for go_on, background in left_behind:
+        go_on.set()
+        await background
 
 
 @app.task
