@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+PYTHONS = test-3.11 test-3.12 test-3.13
 
-.PHONY: help run demo test lint test-all clean
+.PHONY: help run demo test pytest test-all $(PYTHONS) lint clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,10 +24,26 @@ run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample con
 demo: $(STAMP)  ## Start, analyse the sample contract, print what was found, stop
 	$(BIN)/workflow-service demo
 
-test: $(STAMP)  ## Everything CI runs
+test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory pytest
+
+pytest: $(STAMP)  ## The tests with coverage, of every process they start
 	$(BIN)/coverage erase
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-all: $(PYTHONS)  ## The tests on every supported Python that is here, on the PATH or under pyenv
+
+# A pyenv shim stands on the PATH for versions that are not chosen too: only one that runs counts.
+$(PYTHONS): test-%:
+	@for python in $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$*.*/bin/python$* python$*; do \
+		if "$$python" -c '' 2>/dev/null; then found="$$python"; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "Python $*: not here, skipped"; exit 0; fi; \
+	echo "Python $*: $$found"; \
+	$(MAKE) --no-print-directory pytest PYTHON="$$found" VENV=.venv-$*
 
 lint: $(STAMP)  ## ruff, mypy, pyright, import contracts
 	$(BIN)/ruff check .
@@ -36,4 +53,4 @@ lint: $(STAMP)  ## ruff, mypy, pyright, import contracts
 	$(BIN)/lint-imports
 
 clean:  ## Remove the virtual environment and what tools left
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*
+	rm -rf $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*

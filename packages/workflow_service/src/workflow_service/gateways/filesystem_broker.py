@@ -19,7 +19,7 @@ from kombu.utils.json import dumps, loads
 
 from workflow_service.gateways.broker_folder import Binding, Leased, Owner, Wake, join
 
-__all__ = ("SCHEME", "Channel", "QoS", "Transport", "broker_url", "register")
+__all__ = ("Channel", "QoS", "SCHEME", "Transport", "broker_url", "register")
 
 # kombu's virtual classes carry no annotations: what comes from them is Any, and a base class's `return True` is no
 # promise to return nothing else.
