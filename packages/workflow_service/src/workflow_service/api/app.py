@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Nothing is opened before the server starts it.
     """
-    chosen = settings or Settings()  # type: ignore[call-arg]  # the environment has what is missing
+    chosen = settings or Settings.from_environment()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, ApiServices]]:

@@ -36,7 +36,7 @@ def create_app(settings: Settings) -> Celery:
     install(app)
     services = worker_services(settings)
 
-    @app.task(name=EXECUTE_RUN)
+    @app.task(name=EXECUTE_RUN)  # type: ignore[untyped-decorator]  # Celery ships no types
     async def execute(run_id: str) -> None:
         await execute_run(
             UUID(run_id),
@@ -50,4 +50,4 @@ def create_app(settings: Settings) -> Celery:
     return app
 
 
-app = create_app(Settings())
+app = create_app(Settings.from_environment())
