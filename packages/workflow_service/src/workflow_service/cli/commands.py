@@ -60,7 +60,8 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
     Starts a PostgreSQL server of its own, a worker and the API, and prints the page's address with the key in it.
     Ctrl-C (or SIGTERM, SIGHUP) stops them all, a second Ctrl-C does so faster; the exit code is then 0. If the
     API or PostgreSQL ends by itself, everything is stopped and the exit code is 1. If the worker ends, the service
-    stays and says how to start another.
+    stays and says how to start another. Run as root, PostgreSQL runs as the system user workflow-service, made if
+    absent, and the database lies in /var/lib/workflow-service; the home's file postgresql.json says where.
 
     \b
     Environment:
@@ -173,7 +174,7 @@ async def _analyse(connection: Connection, document: Path | None, view: View, ti
                         show(int(event["data"]["percent"]), str(event["data"]["description"]))
             if ended is not EventKind.SUCCEEDED:
                 error = (await client.run(run_id)).get("error") or {}
-                raise ApiError(f"the analysis {ended}: {error.get('detail') or error.get('message') or error}")
+                raise ApiError(f"the analysis {ended}: {error.get('message') or error}")
             return await client.result(run_id)
     except TimeoutError as exc:
         raise ApiError(

@@ -1,20 +1,24 @@
 """What the command line shows: addresses, progress, findings, errors."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from workflow_service.domain.contract import Finding, Severity
+from workflow_service.domain.run import JsonObject
 from workflow_service.local.children import Child
 from workflow_service.local.errors import LocalError, log_tail
 from workflow_service.local.service import Connection
 
 _PLAIN_WIDTH = 140  # columns where no terminal says how many it has
-_SEVERITY_STYLES = {"high": "bold red", "medium": "yellow", "low": "green"}
+_SEVERITY_STYLES: dict[str, str] = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: "green"}
 
 
 class ShowProgress(Protocol):
@@ -58,7 +62,7 @@ class View:
     def worker_died(self, child: Child, home: str) -> None:
         """Say loudly that no worker is left, and how to start one again."""
         self.warn(f"{child.obituary()}: runs wait until a worker is back. Start one with:")
-        self.warn(f"    workflow-service worker --home {home}")
+        self.warn(f"    workflow-service worker --home {shlex.quote(home)}")
         tail = log_tail(child.command.log)
         if tail:
             self.err.print(Text(f"--- the end of {child.command.log}"), soft_wrap=True)
@@ -70,42 +74,53 @@ class View:
         if not self.out.is_terminal:
             yield lambda percent, description: self.say(f"{percent:3d} %  {_one_line(description)}")
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=self.out) as progress:
             task = progress.add_task(title, total=100)
 
             def show(percent: int, description: str) -> None:
-                progress.update(task, completed=percent, description=_one_line(description).replace("[", r"\["))
+                progress.update(task, completed=percent, description=_one_line(description))
 
             yield show
 
-    def findings(self, result: Mapping[str, Any]) -> None:  # Any: the workflow's result, JSON
+    def findings(self, result: JsonObject) -> None:
         """Show the findings of a contract analysis, each with its place in the text."""
-        findings = result.get("findings") or []
-        table = Table(title=f"{len(findings)} findings", title_justify="left", show_lines=False)
-        for column in ("Kind", "Finding", "Severity", "Clause", "Page", "Characters", "Quote"):
-            table.add_column(column, overflow="fold")
+        findings = _findings(result)
+        title = f"{len(findings)} findings in {_one_line(result['document']['filename'])}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("Kind", "Finding", "Severity", "Clause", "Page", "Place"):
+            table.add_column(column, overflow="fold", max_width=22)
+        table.add_column("Quote", overflow="fold", min_width=24)
         for finding in findings:
-            span, severity = finding["span"], str(finding.get("severity") or "")
+            severity = finding.severity or ""
             table.add_row(
-                *(_cell(finding.get(field)) for field in ("kind", "label")),
+                _cell(finding.kind.replace("_", " ")),
+                _cell(finding.label),
                 Text(severity, style=_SEVERITY_STYLES.get(severity, "")),
-                _cell(finding.get("clause")),
-                _cell(finding.get("page")),
-                Text(f"characters {span['start']}–{span['end']}"),  # noqa: RUF001  a range takes an en dash
-                _cell(finding.get("quote")),
+                _cell(finding.clause),
+                _cell(str(finding.page)),
+                _cell(f"characters {finding.span.start}–{finding.span.end}"),
+                _cell(finding.quote),
             )
         self.out.print(table)
 
-    def summary(self, result: Mapping[str, Any]) -> None:  # Any: the workflow's result, JSON
+    def summary(self, result: JsonObject) -> None:
         """Show a few lines about a contract analysis."""
-        findings = result.get("findings") or []
-        self.say(f"The sample contract was analysed: {len(findings)} findings.")
-        for finding in findings:
-            if finding.get("severity") == "high":
-                self.say(
-                    f"  high  {_one_line(str(finding.get('label')))}: “{_one_line(str(finding.get('quote')))}”"
-                )
+        findings = _findings(result)
+        grave = [finding for finding in findings if finding.severity is Severity.HIGH]
+        filename = _one_line(result["document"]["filename"])
+        self.say(f"Analysed {filename}: {len(findings)} findings, {len(grave)} of high severity.")
+        for finding in grave:
+            self.say(f"  {_one_line(finding.label)} (clause {finding.clause}, page {finding.page})")
+
+
+def _findings(result: JsonObject) -> list[Finding]:
+    return [Finding.from_json(finding) for finding in result["findings"]]
 
 
 def _console(*, stderr: bool) -> Console:
@@ -115,8 +130,8 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
-def _cell(value: Any) -> Text:
-    return Text("" if value is None else _one_line(str(value)))
+def _cell(text: str) -> Text:
+    return Text(_one_line(text))
 
 
 def _one_line(text: str) -> str:

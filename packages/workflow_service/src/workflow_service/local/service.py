@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -70,7 +71,7 @@ class Connection:
         Raises:
             HomeError: None runs there.
         """
-        advice = "start it with: workflow-service up --home " + str(home)
+        advice = f"start it with: workflow-service up --home {shlex.quote(str(home))}"
         try:
             connection = cls(**json.loads((home / "connection.json").read_text()))
         except (OSError, ValueError, TypeError) as exc:

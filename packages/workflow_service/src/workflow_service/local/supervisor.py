@@ -14,6 +14,7 @@ from workflow_service.local.records import end_recorded
 T = TypeVar("T")
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STRANGER_PATIENCE = 10.0  # seconds a worker that was started by hand has to finish its runs
 _LAST_WORDS = 0.5  # seconds: a connection breaks a moment before the kernel reports that its process has ended
 
 
@@ -142,7 +143,8 @@ class Supervisor:
             self._ending.set_exception(ChildDiedError(f"{child.obituary()} unexpectedly", child.command.log))
 
     async def _stop_all(self) -> None:
-        await end_recorded(self.home, besides={child.pid for child in self._children})
+        started = {child.pid for child in self._children}
+        await end_recorded(self.home, besides=started, patience=_STRANGER_PATIENCE)
         for child in reversed(self._children):
             await child.stop(self._hasten)
 

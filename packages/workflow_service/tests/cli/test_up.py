@@ -1,0 +1,181 @@
+"""``workflow-service up``: one command serves, and nothing of it outlives it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from .conftest import Run, connection, eventually, lives, pids
+
+PARTS = {"PostgreSQL", "the worker", "the API"}
+
+
+def test_serves_the_page_until_ctrl_c(home: Path, command_line: Run) -> None:
+    """Prints an address with the key, serves page and API there, and ends with 0, leaving nothing running."""
+    up = command_line("up", "--home", str(home), "--port", "0", "--analyse-sample")
+    up.wait_for("Analysed mutual-nda.pdf: ")
+    facts = connection(home)
+    key = facts["api_keys"]["local"]
+    started = pids(home)
+
+    assert f"{facts['address']}#key={key}\n" in up.text
+    assert set(started) == PARTS
+    assert httpx.get(facts["address"], trust_env=False, follow_redirects=True).status_code == 200
+    runs = httpx.get(f"{facts['address']}api/v1/runs", headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    assert runs.status_code == 200
+    up.interrupt()
+    assert up.wait() == 0
+    assert not any(lives(pid) for pid in started.values())
+    assert not (home / "connection.json").exists()
+
+
+def test_second_up_is_refused(home: Path, command_line: Run) -> None:
+    """A home serves once; the message names the process that has it."""
+    up = command_line("up", "--home", str(home), "--port", "0")
+    up.wait_for("Ctrl-C stops")
+
+    second = command_line("up", "--home", str(home), "--port", "0")
+
+    assert second.wait() == 1
+    assert f"already on {home} (process {up.process.pid})" in second.text
+
+
+def test_killed_up_leaves_nothing_after_the_next(home: Path, command_line: Run) -> None:
+    """kill -9: the next start ends what was left, keeps key and runs, and serves."""
+    first = command_line("up", "--home", str(home), "--port", "0", "--analyse-sample")
+    first.wait_for("Analysed mutual-nda.pdf: ")
+    left, key = pids(home), connection(home)["api_keys"]
+    first.process.kill()
+    first.wait()
+    assert all(lives(pid) for pid in left.values())
+
+    second = command_line("up", "--home", str(home), "--port", "0")
+    second.wait_for("Ctrl-C stops")
+
+    assert not any(lives(pid) for pid in left.values())
+    facts = connection(home)
+    assert facts["api_keys"] == key
+    headers = {"Authorization": f"Bearer {key['local']}"}
+    runs = httpx.get(f"{facts['address']}api/v1/runs", headers=headers, trust_env=False).json()
+    assert "contract_analysis" in json.dumps(runs)
+
+
+def test_killed_worker_is_reported_and_started_again_by_hand(home: Path, command_line: Run) -> None:
+    """Without its worker the service stays and names the command; a worker started so does the waiting run."""
+    up = command_line("up", "--home", str(home), "--port", "0")
+    up.wait_for("Ctrl-C stops")
+    facts = connection(home)
+    os.kill(pids(home)["the worker"], signal.SIGKILL)
+    up.wait_for(f"workflow-service worker --home {home}")
+    with httpx.Client(
+        base_url=facts["address"],
+        headers={"Authorization": f"Bearer {facts['api_keys']['local']}"},
+        trust_env=False,
+    ) as client:
+        files = {"file": ("contract.txt", b"This Agreement is governed by the laws of Delaware.", "text/plain")}
+        document_id = client.post("/api/v1/documents", files=files).json()["document_id"]
+        body = {"workflow_name": "contract_analysis", "input_data": {"document_id": document_id}}
+        run_id = client.post("/api/v1/workflows/execute", json=body).json()["run_id"]
+
+        worker = command_line("worker", "--home", str(home))
+
+        def is_done() -> bool:
+            return bool(client.get(f"/api/v1/runs/{run_id}").json()["status"] == "succeeded")
+
+        eventually(is_done, "the run has succeeded")
+    up.process.terminate()
+    assert up.wait() == 0
+    assert worker.wait() == 0, "it is stopped with the service"
+
+
+def test_dying_api_stops_everything(home: Path, command_line: Run) -> None:
+    """Without its API the service is none: everything stops, with 1, what ended and the end of its log."""
+    up = command_line("up", "--home", str(home), "--port", "0")
+    up.wait_for("Ctrl-C stops")
+    started = pids(home)
+
+    os.kill(started["the API"], signal.SIGKILL)
+
+    assert up.wait() == 1
+    assert f"the API (process {started['the API']}) was ended by SIGKILL" in up.text
+    assert "Uvicorn running on socket" in up.text
+    assert not any(lives(pid) for pid in started.values())
+
+
+def test_taken_port_is_an_error_that_says_so(home: Path, command_line: Run) -> None:
+    """A port that somebody else uses is named before anything is started."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        up = command_line("up", "--home", str(home), "--port", str(port))
+
+        assert up.wait() == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in up.text
+    assert "--port" in up.text
+    assert not (home / "postgresql.json").exists()
+
+
+def test_folder_with_other_things_is_no_home(tmp_path: Path, command_line: Run) -> None:
+    """A folder that holds something else is refused, and its permissions stay."""
+    folder = tmp_path / "documents"
+    folder.mkdir(mode=0o755)
+    (folder / "letter.txt").touch()
+
+    up = command_line("up", "--home", str(folder))
+
+    assert up.wait() == 1
+    assert "holds other files" in up.text
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("keys", ["not json", "[]", "{}", '{"alice": ""}', '{"alice": 1}'])
+def test_unusable_keys_are_refused_without_showing_them(home: Path, command_line: Run, keys: str) -> None:
+    """WORKFLOW_API_KEYS that are no keys are an error that shows the form, not the value."""
+    up = command_line("up", "--home", str(home), WORKFLOW_API_KEYS=keys)
+
+    assert up.wait() == 1
+    assert "WORKFLOW_API_KEYS must be a JSON object of user name to key" in up.text
+    assert keys not in up.text or keys in ("[]", "{}")
+
+
+def test_worker_without_a_service_is_refused(home: Path, command_line: Run) -> None:
+    """There is nothing to work for; the message says what to start."""
+    worker = command_line("worker", "--home", str(home))
+
+    assert worker.wait() == 1
+    assert f"workflow-service up --home {home}" in worker.text
+
+
+@pytest.mark.needs("postgres")
+def test_database_url_and_keys_of_the_environment_are_used(
+    home: Path, command_line: Run, postgres_url: str
+) -> None:
+    """With DATABASE_URL no PostgreSQL is started; keys of the environment let in, and none is made."""
+    name = f"up_{uuid4().hex}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    url = postgres_url.rpartition("/")[0] + f"/{name}"
+    try:
+        keys = json.dumps({"alice": "the-key-of-alice"})
+        up = command_line("up", "--home", str(home), "--port", "0", DATABASE_URL=url, WORKFLOW_API_KEYS=keys)
+        up.wait_for("Ctrl-C stops")
+        assert set(pids(home)) == PARTS - {"PostgreSQL"}
+        assert "#key=the-key-of-alice\n" in up.text
+        assert not (home / "api-keys.json").exists()
+        up.interrupt()
+        assert up.wait() == 0
+    finally:
+        asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connected = await asyncpg.connect(url)
+    try:
+        await connected.execute(statement)
+    finally:
+        await connected.close()
