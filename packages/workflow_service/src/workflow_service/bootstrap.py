@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 import asyncpg
-from homeloop import LoopLocal
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from homeloop import LoopLocal
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on

@@ -70,7 +70,7 @@ def wait_until(look: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def install(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Start the service on a home of its own with settings for its environment; stop it and check that it stops."""
+    """Start the service on a home of its own with settings for its environment; check that it stops."""
 
     @contextmanager
     def start(**environment: str) -> Iterator[Installation]:

@@ -113,7 +113,7 @@ def test_a_worker_without_the_workflow_fails_the_run(with_pool):
 
 
 def test_a_stopped_worker_gives_its_run_back_and_the_next_goes_on(with_pool, scripted):
-    """Cancellation reaches the workflow, re-raises, and queues the run; after a second try no step stands twice."""
+    """Cancellation reaches the workflow, re-raises, queues the run; after a second try no step stands twice."""
 
     async def scenario(pool):
         store = PostgresRunStore(pool.acquire)

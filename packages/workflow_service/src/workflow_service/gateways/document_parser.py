@@ -8,6 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from workflow_service.domain.document import DocumentText, Page, Span
@@ -107,12 +108,12 @@ class DocumentParser:
 
 async def _send(process: Process, content: bytes) -> None:
     assert process.stdin is not None
-    try:
-        process.stdin.write(content)
+    if process.stdin.is_closing():
+        return  # it has ended already, and uvloop refuses to write; its exit code tells why
+    process.stdin.write(content)
+    with suppress(BrokenPipeError, ConnectionResetError):  # it ended before it had read everything
         await process.stdin.drain()
-        process.stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it ended before it had read everything; its exit code tells why
+    process.stdin.close()
 
 
 async def _end_when_started(starting: asyncio.Future[Process]) -> None:
@@ -126,10 +127,8 @@ async def _end(process: Process) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     if process.returncode is None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session, so its own group
-        except ProcessLookupError:
-            pass
     process.stdin.close()
     # A pipe whose reading was paused never shows its end, and wait() waits for that end on some loops.
     while await process.stdout.read(_CHUNK):

@@ -6,9 +6,9 @@ from functools import partial
 from uuid import UUID
 
 from celery import Celery
+
 from homeloop import bind_callback
 from homeloop.adapters.celery import install
-
 from workflow_service.bootstrap import worker_services
 from workflow_service.contracts import EXECUTE_RUN, QUEUE
 from workflow_service.gateways import filesystem_broker

@@ -32,7 +32,7 @@ export class EventParser {
   #finish() {
     const { id, kind, data } = this.#event;
     this.#event = { id: null, kind: "message", data: [] };
-    return data.length === 0 ? null : { id, kind, data: data.join("\n") };
+    return data.length === 0 ? null : { id, kind: kind || "message", data: data.join("\n") };
   }
 }
 

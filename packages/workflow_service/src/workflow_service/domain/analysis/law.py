@@ -26,11 +26,15 @@ def find_law(sentence: Sentence) -> Iterator[Finding]:
     law = _LAW.search(sentence.text)
     if law:
         value = _name(law["place"] or law["adjective"])
-        yield sentence.finding(FindingKind.GOVERNING_LAW, "governing law", value, (law.start(), law.end()))
+        yield sentence.finding(FindingKind.GOVERNING_LAW, "governing law", value, _place(law))
     venue = next((match for pattern in _VENUES if (match := pattern.search(sentence.text))), None)
     if venue:
-        place = venue.start(), venue.end()
-        yield sentence.finding(FindingKind.VENUE, "venue", _name(venue["place"]), place)
+        yield sentence.finding(FindingKind.VENUE, "venue", _name(venue["place"]), _place(venue))
+
+
+def _place(match: re.Match[str]) -> tuple[int, int]:
+    """Return where a match stands, without the full stop of its sentence."""
+    return match.start(), match.start() + len(match[0].rstrip(".,"))
 
 
 def _name(place: str) -> str:

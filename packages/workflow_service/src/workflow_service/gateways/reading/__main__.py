@@ -7,6 +7,7 @@ reason for the user. Any other end of the process means that the document broke 
 import json
 import os
 import sys
+from typing import BinaryIO
 
 from workflow_service.domain.document import DocumentText
 from workflow_service.ports import UnreadableDocumentError
@@ -35,10 +36,10 @@ def read(content: bytes, media_type: str, limits: Limits) -> DocumentText:
     return read_plain(content, limits)
 
 
-def answer(content: bytes, media_type: str, limits: Limits) -> dict[str, object]:
+def answer(source: BinaryIO, media_type: str, limits: Limits) -> dict[str, object]:
     """Return what the parent process is told about a document."""
     try:
-        document = read(content, media_type, limits)
+        document = read(source.read(), media_type, limits)
     except UnreadableDocumentError as error:
         return {"error": str(error)}
     except (MemoryError, RecursionError):
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> None:
     with os.fdopen(os.dup(1), "wb") as output:
         os.dup2(2, 1)
         confine(limits)
-        found = answer(sys.stdin.buffer.read(), media_type, limits)
+        found = answer(sys.stdin.buffer, media_type, limits)
         output.write(json.dumps(found).encode("ascii"))
 
 
