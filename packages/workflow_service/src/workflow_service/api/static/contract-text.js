@@ -22,15 +22,15 @@ export class ContractText {
     });
   }
 
-  /** Show `text`; spans of pages, clauses and findings are in code points. */
-  show(text, pages, clauses, findings) {
+  /** Show an analysis' text; its spans are in code points. */
+  show({ text, pages, headings: titles, findings }) {
     const points = new CodePoints(text);
     const place = (span) => ({ start: points.toUtf16(span.start), end: points.toUtf16(span.end) });
-    this.#findings = findings.map((finding) => ({ ...finding, place: finding.span ? place(finding.span) : null }));
+    this.#findings = findings.map((finding) => ({ ...finding, place: place(finding.span) }));
     this.#visible = new Set(findings.keys());
     this.#selected = null;
     this.#marks = [];
-    const headings = clauses.map((clause) => headingPlace(text, place(clause.span))).filter(Boolean);
+    const headings = titles.map(place);
     const starts = pages.map((page) => place(page.span).start);
     const sheets = pages.map((page, at) => {
       const start = at === 0 ? 0 : starts[at];
@@ -56,7 +56,7 @@ export class ContractText {
   }
 
   #sheet(text, start, end, headings, number) {
-    const inside = ({ place }) => place !== null && place.start < end && place.end > start;
+    const inside = ({ place }) => place.start < end && place.end > start;
     const here = [...this.#findings.keys()].filter((index) => inside(this.#findings[index]));
     const edges = new Set([start, end]);
     for (const { start: from, end: to } of [...here.map((index) => this.#findings[index].place), ...headings]) {
@@ -100,13 +100,4 @@ export class ContractText {
     const shown = found ? found.indices.filter((index) => this.#visible.has(index)) : [];
     return shown.length === 0 ? null : shown[(shown.indexOf(this.#selected) + 1) % shown.length];
   }
-}
-
-// A clause without a heading of its own starts with running text, which must not become bold.
-const LONGEST_HEADING = 120;
-
-function headingPlace(text, { start, end }) {
-  const line = /^\s*([^\r\n]+)/.exec(text.slice(start, end));
-  if (line === null || line[1].length > LONGEST_HEADING) return null;
-  return { start, end: start + line[0].length };
 }

@@ -88,6 +88,7 @@ export async function* follow(open, isLast, onConnection, signal) {
     try {
       const response = await open(lastEventId);
       onConnection(true);
+      if (response.status === 204) return; // the run has ended, and its last event was seen
       for await (const event of readEvents(response.body)) {
         wait = FIRST_WAIT;
         if (event.id !== null) lastEventId = event.id;

@@ -1,7 +1,8 @@
 // The list of findings with its filters.
 
 import { byId, element } from "./dom.js";
-import { count, date, label } from "./words.js";
+import { severityBadge } from "./summary-view.js";
+import { count, label } from "./words.js";
 
 const ORDER = ["high", "medium", "low"];
 
@@ -106,7 +107,6 @@ export class FindingsList {
         { class: "finding-detail", id: detail, hidden: true },
         finding.quote && finding.quote !== finding.value ? element("blockquote", {}, finding.quote) : null,
         finding.advice ? element("p", { class: "advice" }, finding.advice) : null,
-        finding.span ? null : element("p", { class: "hint" }, "This finding has no single place in the text."),
       ),
     );
   }
@@ -148,16 +148,10 @@ export class FindingsList {
   }
 }
 
-function severityBadge(severity) {
-  return element("span", { class: "badge", "data-severity": severity }, label(severity));
-}
-
 function where({ clause, page }) {
-  const parts = [clause ? `§ ${String(clause).replace(/\.$/, "")}` : null, page ? `p. ${page}` : null];
-  return parts.filter(Boolean).join(", ");
+  return [clause ? `clause ${clause}` : "", `page ${page}`].filter(Boolean).join(", ");
 }
 
 function valueOf({ label: name, value }) {
-  const text = value === null || value === undefined || typeof value === "object" ? "" : date(String(value));
-  return text === "" || text === name ? null : element("span", { class: "finding-value" }, text);
+  return value === "" || value === name ? null : element("span", { class: "finding-value" }, value);
 }

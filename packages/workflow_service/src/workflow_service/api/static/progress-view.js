@@ -2,6 +2,7 @@
 
 import { byId, element } from "./dom.js";
 import { withStop } from "./explain.js";
+import { sentenceCase } from "./words.js";
 
 const PATIENCE = 15_000; // ms; longer than a healthy worker needs to take a run
 
@@ -63,12 +64,13 @@ export class ProgressView {
 
   #addStep({ percent, description, step }) {
     this.#setPercent(percent);
-    byId("progress-now").textContent = withStop(description || step);
+    const says = sentenceCase(description || step);
+    byId("progress-now").textContent = withStop(says);
     this.#steps.append(
       element(
         "li",
         { "data-step": step },
-        element("span", {}, description || step),
+        element("span", {}, says),
         element("span", { class: "percent" }, `${percent} %`),
       ),
     );

@@ -1,8 +1,9 @@
 // A finished analysis: summary, findings and the contract's text, which select each other.
 
 import { ContractText } from "./contract-text.js";
-import { byId, element, scrollTo } from "./dom.js";
+import { byId, scrollTo } from "./dom.js";
 import { FindingsList } from "./findings-list.js";
+import { showSummary } from "./summary-view.js";
 import { count, label } from "./words.js";
 
 export class ResultView {
@@ -20,19 +21,15 @@ export class ResultView {
     byId("to-list").addEventListener("click", () => this.#toList());
   }
 
-  /** Show a result as `GET /runs/{id}/result` gives it. */
-  show(result) {
-    // In the order of the text, so that "next" always moves down the page; what has no place comes last.
-    const start = (finding) => finding.span?.start ?? Number.POSITIVE_INFINITY;
-    this.#findings = [...result.findings].sort((a, b) => start(a) - start(b) || 0);
+  /** Show an analysis. */
+  show(analysis) {
+    this.#findings = analysis.findings;
     this.#selected = null;
-    const pages = result.document.pages;
-    const parts = [pages.length > 1 ? count(pages.length, "page") : null, count(this.#findings.length, "finding")];
-    byId("run-title").textContent = result.document.filename;
-    byId("run-meta").textContent = parts.filter(Boolean).join(" · ");
-    byId("summary").replaceChildren(...summaryParts(result.summary));
-    this.#text.show(result.text, pages, result.clauses ?? [], this.#findings);
-    this.#list.show(this.#findings);
+    byId("run-title").textContent = analysis.filename;
+    byId("run-meta").textContent = `${count(analysis.pages.length, "page")} · ${count(analysis.findings.length, "finding")}`;
+    showSummary(analysis.summary);
+    this.#text.show(analysis);
+    this.#list.show(analysis.findings);
     this.#sayPlace();
     byId("result").hidden = false;
   }
@@ -80,19 +77,4 @@ export class ResultView {
     scrollTo(goal, "start");
     (goal.querySelector("button") ?? goal).focus({ preventScroll: true });
   }
-}
-
-// The summary is text, or facts by name.
-function summaryParts(summary) {
-  if (typeof summary === "string") return summary.split(/\n{2,}/).map((part) => element("p", {}, part));
-  const facts = Object.entries(summary ?? {}).filter(([, value]) => String(value ?? "") !== "");
-  const rows = facts.map(([name, value]) =>
-    element(
-      "div",
-      {},
-      element("dt", {}, label(name)),
-      element("dd", {}, Array.isArray(value) ? value.join(", ") : String(value)),
-    ),
-  );
-  return [element("dl", { class: "facts" }, ...rows)];
 }

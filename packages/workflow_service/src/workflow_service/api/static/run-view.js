@@ -1,12 +1,13 @@
 // One run, from queued to its result or its failure.
 
+import { readAnalysis } from "./analysis.js";
 import { byId } from "./dom.js";
 import { follow } from "./event-stream.js";
 import { explain, withStop } from "./explain.js";
 import { ProgressView } from "./progress-view.js";
 import { ResultView } from "./result-view.js";
 import * as service from "./service.js";
-import { time } from "./words.js";
+import { sentenceCase, time } from "./words.js";
 
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 
@@ -58,10 +59,10 @@ export class RunView {
       run = await service.getRun(id, signal);
     }
     if (run.status === "succeeded") {
-      const result = await service.getResult(id, signal);
+      const analysis = readAnalysis(await service.getResult(id, signal));
       this.#progress.close();
-      this.#result.show(result);
-      document.title = `${result.document.filename} · Contract analysis`;
+      this.#result.show(analysis);
+      document.title = `${analysis.filename} · Contract analysis`;
     } else {
       this.#progress.stop();
       this.#fail(endOf(run));
@@ -94,7 +95,7 @@ function endOf({ status, error }) {
   }
   return {
     title: "The analysis failed",
-    detail: withStop(error?.detail ?? error?.message ?? "The service gave no reason"),
+    detail: withStop(sentenceCase(error?.message || "the service gave no reason")),
     advice:
       "Check that the file opens on your computer, has no password, and that its text can be selected " +
       "(a scan is only pictures: run text recognition first). Then add it again.",

@@ -78,6 +78,11 @@ export function openEvents(id, lastEventId, signal) {
   return request(`${run(id)}/events`, { headers, signal });
 }
 
+/** The record of a document. */
+export function getDocument(id) {
+  return readJson(`documents/${encodeURIComponent(id)}`);
+}
+
 export function listSamples() {
   return readJson("samples");
 }

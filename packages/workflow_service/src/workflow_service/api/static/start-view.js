@@ -11,6 +11,7 @@ const MAX_BYTES = 20 * 1024 * 1024;
 export class StartView {
   #busy = false;
   #cursor = null;
+  #names = new Map(); // run id: name of its document
   #file = byId("file");
   #drop = byId("drop");
 
@@ -125,7 +126,7 @@ export class StartView {
       else this.#refuse(sentence(error));
       return;
     }
-    const items = page.runs.map(runItem);
+    const items = page.runs.map((run) => this.#runItem(run));
     if (cursor === null) byId("runs").replaceChildren(...items);
     else byId("runs").append(...items);
     if (cursor !== null) items[0]?.querySelector("a").focus();
@@ -133,19 +134,32 @@ export class StartView {
     byId("runs-more").hidden = this.#cursor === null;
     byId("runs-empty").hidden = byId("runs").children.length > 0;
   }
-}
 
-function runItem(run) {
-  const title = run.filename ?? label(run.workflow_name);
-  return element(
-    "li",
-    {},
-    element(
-      "a",
-      { href: `#run=${encodeURIComponent(run.id)}` },
-      element("span", { class: "run-title" }, title),
-      element("time", { datetime: run.created_at }, time(run.created_at)),
-      element("span", { class: "status", "data-status": run.status }, label(run.status)),
-    ),
-  );
+  #runItem(run) {
+    const title = element("span", { class: "run-title" }, this.#names.get(run.id) ?? label(run.workflow_name));
+    if (!this.#names.has(run.id)) this.#showName(run.id, title);
+    return element(
+      "li",
+      {},
+      element(
+        "a",
+        { href: `#run=${encodeURIComponent(run.id)}` },
+        title,
+        element("time", { datetime: run.created_at }, time(run.created_at)),
+        element("span", { class: "status", "data-status": run.status }, label(run.status)),
+      ),
+    );
+  }
+
+  // The list of runs has no file names. Each is asked for once; without it the workflow's name stands there.
+  async #showName(id, title) {
+    try {
+      const { input_data: input } = await service.getRun(id);
+      const { filename } = await service.getDocument(input.document_id);
+      this.#names.set(id, filename);
+      title.textContent = filename;
+    } catch (error) {
+      if (!(error instanceof service.Problem)) throw error;
+    }
+  }
 }

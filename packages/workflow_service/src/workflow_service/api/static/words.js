@@ -2,7 +2,6 @@
 
 const UNITS = ["B", "KB", "MB", "GB"];
 const dateTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const dateOnly = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeZone: "UTC" });
 
 export function size(bytes) {
   let value = bytes;
@@ -20,15 +19,14 @@ export function time(iso) {
   return Number.isNaN(at.getTime()) ? String(iso) : dateTime.format(at);
 }
 
-/** An ISO date (2026-01-31) in the person's language; any other text as it is. */
-export function date(text) {
-  return /^\d{4}-\d{2}-\d{2}$/.test(text) ? dateOnly.format(new Date(text)) : text;
-}
-
 /** "governing_law" as "Governing law". */
 export function label(code) {
-  const words = String(code).replaceAll(/[_-]+/g, " ").trim();
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  return sentenceCase(String(code).replaceAll(/[_-]+/g, " ").trim());
+}
+
+export function sentenceCase(text) {
+  const [first = "", ...rest] = text; // by code points
+  return first.toLocaleUpperCase() + rest.join("");
 }
 
 export function count(number, one, many = `${one}s`) {
