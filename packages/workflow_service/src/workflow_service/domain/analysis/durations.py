@@ -37,7 +37,7 @@ _NOTICE_BEFORE = re.compile(
 )
 _RENEWAL_BEFORE = re.compile(r"\b(?:renew\w*|successive|additional|further|extend\w*)\b[^;]{0,60}$", re.IGNORECASE)
 _TERM_BEFORE = re.compile(
-    r"(?:\bterm\s+(?:of|is|shall\s+be|will\s+be)"
+    r"(?:\bterm\s+(?:of\s+th(?:is|e)\s+\w{1,20}\s+)?(?:of|is|shall\s+be|will\s+be)"
     r"|\b(?:remains?|continues?|continuing)\s+(?:in\s+(?:full\s+)?(?:force|effect)\s+(?:and\s+effect\s+)?)?for"
     r"|\bin\s+(?:full\s+)?(?:force|effect)\s+(?:and\s+effect\s+)?for)"
     r"\s+(?:an?\s+|the\s+)?(?:initial\s+|minimum\s+|fixed\s+)?(?:(?:term|period)\s+of\s+)?(?:at\s+least\s+)?$",

@@ -28,6 +28,7 @@ _CANDIDATE = re.compile(
     rf"(?:^|\b(?:[Bb]etween|[Aa]mong|[Aa]nd|AND|BETWEEN|[Bb]y)\b|[:;)\n])\s{{0,3}}(?:\(?\d\)\s{{0,3}})?[*_]{{0,3}}{_NAME}"
 )
 _HAS_SUFFIX = re.compile(rf"\b{_SUFFIX}\.?$")
+_ENDS_WITH_ITS_OWN_STOP = re.compile(r"(?:\b(?:Inc|Corp|Co|Ltd|Jr|Sr)|\.[A-Z])\.$")
 _DESCRIBED = re.compile(
     r"^[*_]{0,3},?\s+(?:an?\s|having\b|with\b|whose\b|of\b|resid|organi[sz]ed|incorporated)", re.IGNORECASE
 )
@@ -52,7 +53,8 @@ def find_parties(text: str, pages: Sequence[Page], clauses: Sequence[Clause]) ->
 def _opening_end(clauses: Sequence[Clause]) -> int:
     """Return where the opening ends: at the first numbered clause that does not itself name the parties."""
     for clause in clauses:
-        if clause.number and not re.search(r"part(?:y|ies)\b", clause.title, re.IGNORECASE) and clause.span.start:
+        is_numbered = clause.parent is None and clause.number and not clause.number.startswith("(")
+        if is_numbered and clause.span.start and not re.search(r"part(?:y|ies)\b", clause.title, re.IGNORECASE):
             return min(clause.span.start, _OPENING)
     return _OPENING
 
@@ -78,7 +80,7 @@ def _candidate(window: str) -> tuple[str, int] | None:
         rest = window[match.end() :]
         is_alone = not rest.strip("*_, \n")
         if _HAS_SUFFIX.search(name) or _DESCRIBED.match(rest) or (is_alone and " " in name):
-            return _one_line(name), match.start("name")
+            return _name(name), match.start("name")
     return None
 
 
@@ -88,7 +90,13 @@ def _without_roles(opening: str) -> Iterator[tuple[str, str, Span]]:
         return
     for group in ("name", "second"):
         if _HAS_SUFFIX.search(match[group]) or " " in match[group]:
-            yield _one_line(match[group]), "party", Span(*match.span(group))
+            yield _name(match[group]), "party", Span(*match.span(group))
+
+
+def _name(text: str) -> str:
+    """Return a name on one line, without the full stop of its sentence but with that of «Inc.»."""
+    name = _one_line(text)
+    return name if _ENDS_WITH_ITS_OWN_STOP.search(name) else name.rstrip(".")
 
 
 def _one_line(text: str) -> str:

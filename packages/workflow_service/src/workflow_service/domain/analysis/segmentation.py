@@ -110,6 +110,7 @@ class _Marker:
         self._lists = OpenLists()
         self._has_articles = False
         self._level = 1
+        self._title_line = -1  # where a line begins that is the title of the number before it
 
     def marks(self) -> Iterator[_Mark]:
         """Yield the marks, in order."""
@@ -119,10 +120,11 @@ class _Marker:
         line = next(lines, None)
         while line is not None:
             following = next(lines, None)
-            mark = None if line.is_blank else self._mark(line, previous, following, last)
+            is_done = line.is_blank or line.start == self._title_line
+            mark = None if is_done else self._mark(line, previous, following, last)
             if mark is not None:
                 yield mark
-            if not line.is_blank:
+            if not is_done:
                 last = mark if mark is not None and mark.is_title_only else None
             previous, line = line, following
 
@@ -169,6 +171,12 @@ class _Marker:
         is_article = word == "Article"
         self._has_articles |= is_article
         level = 1 if is_article else components + (self._has_articles and components == 1)
+        if not rest and following is not None and _is_caps(following.head.strip()):
+            self._lists.close()
+            self._level = level
+            self._title_line = following.start
+            title = _clean_title(following.head)
+            return _Mark(line.start, following.end, f"{word} {match['number']}", title, level, False, True)
         return self._heading(line, following, match.end(), f"{word} {match['number']}", level)
 
     def _numbered(self, line: _Line, following: _Line | None, at: int = 0) -> _Mark | None:
