@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -64,13 +64,16 @@ def _refusal(authorization: str) -> ProblemResponse:
     )
 
 
-async def _current_user(request: Request) -> str:
+# Here for the OpenAPI document only: Authentication has decided by now.
+_bearer = HTTPBearer(auto_error=False, description="The user's API key")
+
+
+async def _current_user(
+    request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> str:
     user_id: str = request.state.user_id
     return user_id
 
 
-# HTTPBearer is here for the OpenAPI document only; Authentication has decided by now.
-User = Annotated[
-    str, Depends(HTTPBearer(auto_error=False, description="The user's API key")), Depends(_current_user)
-]
+User = Annotated[str, Depends(_current_user)]
 """The name of the user who asks."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, HTTPException, Query, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services
@@ -56,7 +57,7 @@ async def events(run_id: UUID, user_id: User, services: Services, last_event_id:
     after = last_event_id or 0
     if run.status.is_final and after and not await services.runs.events(user_id, run_id, after):
         return Response(status_code=204)  # tells an EventSource not to connect again
-    return EventSourceResponse(
+    return _EventStream(
         _stream(run_id, user_id, services, after), ping=HEARTBEAT, send_timeout=SEND_TIMEOUT, sep="\n"
     )
 
@@ -79,6 +80,15 @@ async def result(run_id: UUID, user_id: User, services: Services) -> Response:
         headers={"Retry-After": _RETRY_AFTER},
         run_status=run.status,
     )
+
+
+class _EventStream(EventSourceResponse):
+    """A stream whose body ends whole, also when the server shuts down in the middle of it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        if self.active:  # cancelled by the shutdown: neither the events nor the client have ended
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _find(run_id: UUID, user_id: str, services: Services) -> Run:

@@ -1,0 +1,98 @@
+"""Upload documents and take samples over HTTP."""
+
+from uuid import uuid4
+
+import pytest
+
+pytestmark = pytest.mark.needs("postgres")
+
+DOCUMENTS = "/api/v1/documents"
+MAX_UPLOAD = 200_000  # bytes, as the server of these tests is set
+
+
+def test_an_upload_can_be_found_where_the_answer_says(client, server, bob):
+    """201, Location and record agree; the bytes are the user's, and nobody else's."""
+    content = b"%PDF-1.7 \0\xff" * 1000
+    response = client.post(DOCUMENTS, files={"file": ("../My contract.pdf", content, "application/pdf")})
+    assert response.status_code == 201
+    record = response.json()
+    assert (record["filename"], record["media_type"], record["size"]) == (
+        "My contract.pdf",
+        "application/pdf",
+        len(content),
+    )
+    assert client.get(response.headers["Location"]).json() == record
+    assert bob.get(response.headers["Location"]).status_code == 404
+    found = server.call(lambda services: services.documents.content("alice", record["document_id"]))
+    assert found == content
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status"),
+    [
+        ("a.exe", b"MZ", 415),
+        ("a.txt", b"", 422),
+        ("a.txt", b"x" * MAX_UPLOAD, 201),
+        ("a.txt", b"x" * (MAX_UPLOAD + 1), 413),
+        ("a.txt", b"x" * (MAX_UPLOAD * 3), 413),
+    ],
+)
+def test_files_that_cannot_be_kept_are_refused(client, name, content, status):
+    """415 for the format, 413 for the size to the byte, 422 for nothing: each as a problem document."""
+    response = client.post(DOCUMENTS, files={"file": (name, content)})
+    assert response.status_code == status
+    if status != 201:
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert response.json()["status"] == status
+
+
+def test_an_upload_of_unknown_length_is_stopped_while_it_comes(client):
+    """A body that announces no length is counted, and refused when it passes the limit."""
+    sent = 0
+
+    def endless():
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+        for _ in range(400):
+            sent += 10_000
+            yield b"x" * 10_000
+        yield b"\r\n--b--\r\n"
+
+    response = client.post(
+        DOCUMENTS, content=endless(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert (response.status_code, response.headers["Content-Type"]) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no boundary", b'--b\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--b--\r\n']
+)
+def test_a_form_without_the_file_is_the_clients_fault(client, content):
+    """A body that is no form, or a form without `file`, is 4xx and a problem document."""
+    response = client.post(DOCUMENTS, content=content, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert response.status_code in (400, 422)
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_sample_becomes_the_users_document(client, bob):
+    """The list names it; taking it makes a document like any other."""
+    [sample] = client.get("/api/v1/samples").json()["samples"]
+    assert sample == {"name": "mutual nda.md", "media_type": "text/markdown", "size": 5}
+    response = client.post("/api/v1/samples/mutual%20nda.md/documents")
+    assert response.status_code == 201
+    assert response.json()["filename"] == "mutual nda.md"
+    assert client.get(response.headers["Location"]).status_code == 200
+    assert bob.get(response.headers["Location"]).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["gone.md", "..%2Fsecret.txt", "%2e%2e"])
+def test_a_sample_that_is_not_listed_is_not_there(client, samples, name):
+    """No name leads out of the folder."""
+    (samples.parent / "secret.txt").write_text("secret")
+    assert client.post(f"/api/v1/samples/{name}/documents").status_code in (404, 405)
+
+
+def test_an_unknown_document_is_not_there(client):
+    """404 as a problem document."""
+    response = client.get(f"{DOCUMENTS}/{uuid4()}")
+    assert (response.status_code, response.headers["Content-Type"]) == (404, "application/problem+json")
