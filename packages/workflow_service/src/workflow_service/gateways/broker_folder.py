@@ -474,8 +474,8 @@ def in_order(first: Sequence[str], second: Sequence[str], limit: int = _READY_NA
     """Return the oldest names that may be taken after two listings in a row, in order.
 
     A listing is no snapshot: it may miss a message that was added while it ran and show a later one. But whatever
-    the first shows, the second shows with everything its producer had added before. So only names up to those of the
-    first listing count, and no message overtakes an earlier one of its producer.
+    the first shows, the second shows with everything its producer had added before. So only names up to those of
+    the first listing count, and no message overtakes an earlier one of its producer.
     """
     newest: dict[str, str] = {}
     for name in first:
