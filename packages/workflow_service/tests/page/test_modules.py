@@ -16,6 +16,11 @@ SLICES = """async ([text, spans]) => {
     return spans.map(([start, end]) => text.slice(points.toUtf16(start), points.toUtf16(end)));
 }"""
 
+VALUES = """async (values) => {
+    const { readable } = await import("./values.js");
+    return values.map(readable);
+}"""
+
 PARSE = """async (chunks) => {
     const { EventParser } = await import("./event-stream.js");
     const parser = new EventParser();
@@ -59,3 +64,20 @@ def test_events_are_read_wherever_the_stream_is_cut(person: Any) -> None:
         for cut in range(len(stream)):
             assert person.page.evaluate(PARSE, [stream[:cut], stream[cut:]]) == expected, (ending, cut)
         assert person.page.evaluate(PARSE, list(stream)) == expected
+
+
+def test_normalised_values_are_told_in_words(person: Any) -> None:
+    """Dates, durations and money read well; what is none of them, or only looks like one, stays as it is."""
+    person.page.goto(person.service.address)
+    told = {
+        "2026-03-01": "March 1, 2026",
+        "P36M": "36 months",
+        "P1Y": "1 year",
+        "50000.00 USD": "USD\N{NO-BREAK SPACE}50,000",
+        "99.50 EUR": "EUR\N{NO-BREAK SPACE}99.50",
+        "2026-13-45": "2026-13-45",
+        "P": "P",
+        "New York": "New York",
+        "": "",
+    }
+    assert person.page.evaluate(VALUES, list(told)) == list(told.values())

@@ -92,10 +92,11 @@ def test_unreadable_pdf_fails_with_what_to_do(person: Any) -> None:
     person.open()
     person.upload("broken.pdf", b"%PDF-1.7\nthis is no PDF", "application/pdf")
     failure = person.page.locator("#failure")
-    expect(failure.get_by_role("heading", name="The analysis failed")).to_be_visible(timeout=60_000)
-    expect(failure).to_contain_text("Check that the file opens")
+    expect(failure.get_by_role("heading", name="The contract could not be read")).to_be_visible(timeout=60_000)
     run = person.service.get(f"runs/{person.page.url.rpartition('=')[2]}")
     assert run["status"] == "failed"
+    expect(failure).to_contain_text(run["error"]["message"], ignore_case=True)
+    expect(failure).to_contain_text("add the contract again")
     expect(person.page.locator("#result")).to_be_hidden()
     failure.get_by_role("link", name="Analyse another contract").click()
     expect(person.page.locator("#runs .status").first).to_have_text("Failed")

@@ -20,20 +20,25 @@ export class FindingsList {
     this.#form.addEventListener("submit", (event) => event.preventDefault());
     this.#form.addEventListener("change", () => this.#filter());
     byId("filters-clear").addEventListener("click", () => {
-      for (const box of this.#boxes()) box.checked = false;
-      this.#filter();
+      this.clearFilters();
       byId("findings-title").focus();
     });
     this.#list.addEventListener("keydown", (event) => this.#walk(event));
   }
 
-  show(findings) {
+  /** Show findings; `paged` says whether telling their pages makes sense. */
+  show(findings, paged) {
     this.#findings = findings;
     this.#selected = null;
-    this.#items = findings.map((finding, index) => this.#item(finding, index));
+    this.#items = findings.map((finding, index) => this.#item(finding, index, paged));
     this.#list.replaceChildren(...this.#items);
     this.#fill("filter-severity", "severity", findings.map((finding) => finding.severity), ORDER);
     this.#fill("filter-kind", "kind", findings.map((finding) => finding.kind), []);
+    this.#filter();
+  }
+
+  clearFilters() {
+    for (const box of this.#boxes()) box.checked = false;
     this.#filter();
   }
 
@@ -82,7 +87,7 @@ export class FindingsList {
     }
   }
 
-  #item(finding, index) {
+  #item(finding, index, paged) {
     const detail = `finding-detail-${index}`;
     const button = element(
       "button",
@@ -92,7 +97,7 @@ export class FindingsList {
         { class: "finding-top" },
         element("span", { class: "kind" }, label(finding.kind)),
         finding.severity ? severityBadge(finding.severity) : null,
-        element("span", { class: "where" }, where(finding)),
+        element("span", { class: "where" }, where(finding, paged)),
       ),
       element("span", { class: "finding-label" }, finding.label),
       valueOf(finding),
@@ -148,8 +153,8 @@ export class FindingsList {
   }
 }
 
-function where({ clause, page }) {
-  return [clause ? `clause ${clause}` : "", `page ${page}`].filter(Boolean).join(", ");
+function where({ clause, page }, paged) {
+  return [clause ? `clause ${clause}` : "", paged ? `page ${page}` : ""].filter(Boolean).join(", ");
 }
 
 function valueOf({ label: name, value }) {

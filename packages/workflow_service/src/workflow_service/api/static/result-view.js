@@ -4,7 +4,7 @@ import { ContractText } from "./contract-text.js";
 import { byId, scrollTo } from "./dom.js";
 import { FindingsList } from "./findings-list.js";
 import { showSummary } from "./summary-view.js";
-import { count, label } from "./words.js";
+import { count, label, sentenceCase } from "./words.js";
 
 export class ResultView {
   #findings = [];
@@ -26,10 +26,11 @@ export class ResultView {
     this.#findings = analysis.findings;
     this.#selected = null;
     byId("run-title").textContent = analysis.filename;
-    byId("run-meta").textContent = `${count(analysis.pages.length, "page")} · ${count(analysis.findings.length, "finding")}`;
-    showSummary(analysis.summary);
+    const pages = analysis.pages.length > 1 ? `${analysis.pages.length} pages · ` : ""; // formats without pages have one
+    byId("run-meta").textContent = pages + count(analysis.findings.length, "finding");
+    showSummary(analysis.summary, (risk) => this.#selectRisk(risk));
     this.#text.show(analysis);
-    this.#list.show(analysis.findings);
+    this.#list.show(analysis.findings, analysis.pages.length > 1);
     this.#sayPlace();
     byId("result").hidden = false;
   }
@@ -43,6 +44,16 @@ export class ResultView {
     this.#list.select(index, fromText);
     this.#text.select(index);
     this.#sayPlace();
+  }
+
+  // The summary tells a risk again, without its place; a clause has a kind of risk once.
+  #selectRisk({ label: name, clause }) {
+    const index = this.#findings.findIndex(
+      (finding) => finding.kind === "risk" && finding.clause === clause && finding.label === sentenceCase(name),
+    );
+    if (index === -1) return;
+    this.#list.clearFilters();
+    this.#select(index);
   }
 
   #filter(visible) {

@@ -89,16 +89,22 @@ export class RunView {
   }
 }
 
-function endOf({ status, error }) {
+// Errors that are about the contract: their message says what to do.
+const OF_THE_DOCUMENT = new Set(["UnreadableDocumentError", "WorkflowError", "InvalidInputError"]);
+
+function endOf({ id, status, error }) {
   if (status === "cancelled") {
     return { title: "The analysis was cancelled", detail: "", advice: "Add the contract again to analyse it.", retry: false };
   }
+  const says = withStop(sentenceCase(error?.message || "the service gave no reason"));
+  if (OF_THE_DOCUMENT.has(error?.type)) {
+    const advice = "Then add the contract again. A scan is only pictures: run text recognition on it first.";
+    return { title: "The contract could not be read", detail: says, advice, retry: false };
+  }
   return {
     title: "The analysis failed",
-    detail: withStop(sentenceCase(error?.message || "the service gave no reason")),
-    advice:
-      "Check that the file opens on your computer, has no password, and that its text can be selected " +
-      "(a scan is only pictures: run text recognition first). Then add it again.",
+    detail: says,
+    advice: `This is no fault of your file. Add it again; if it fails again, tell whoever runs the service about analysis ${id}.`,
     retry: false,
   };
 }

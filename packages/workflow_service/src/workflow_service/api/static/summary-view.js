@@ -4,37 +4,28 @@ import { byId, element } from "./dom.js";
 import { readable } from "./values.js";
 import { sentenceCase } from "./words.js";
 
-/** Show the summary of an analysis; what the contract does not say is told, not left out. */
-export function showSummary({ parties, effective_date: effective, term, governing_law: law, top_risks: risks }) {
+/** Show the summary of an analysis; what the contract does not say is told, not left out. `onPick` hears of a risk. */
+export function showSummary({ parties, effective_date: effective, term, governing_law: law, top_risks: risks }, onPick) {
+  const named = parties.map(({ name, role }) => fact(role ? sentenceCase(role) : "Party", name));
   byId("facts").replaceChildren(
-    fact("Parties", ...parties.map(party)),
+    ...(named.length > 0 ? named : [fact("Parties", "")]),
     fact("In force from", readable(effective)),
     fact("Term", readable(term)),
     fact("Governing law", law),
   );
-  byId("top-risks").replaceChildren(...risks.map(risk));
+  byId("top-risks").replaceChildren(...risks.map((risk) => riskItem(risk, onPick)));
   byId("top-risks-title").textContent = risks.length > 0 ? "Look at these first" : "No risky clause was found";
 }
 
-function fact(name, ...values) {
-  const said = values.filter(Boolean);
-  const shown = said.length > 0 ? said.map((value) => element("dd", {}, value)) : [missing()];
-  return element("div", {}, element("dt", {}, name), ...shown);
+function fact(name, value) {
+  const said = value ? element("dd", {}, value) : element("dd", { class: "hint" }, "not found");
+  return element("div", {}, element("dt", {}, name), said);
 }
 
-const missing = () => element("dd", { class: "hint" }, "not found");
-
-function party({ name, role }) {
-  return role ? element("span", {}, name, element("span", { class: "role" }, sentenceCase(role))) : name;
-}
-
-function risk({ label, severity, value }) {
-  return element(
-    "li",
-    {},
-    severityBadge(severity),
-    element("span", {}, element("strong", {}, sentenceCase(label)), value ? `: ${value}` : ""),
-  );
+function riskItem(risk, onPick) {
+  const name = element("button", { type: "button", class: "link" }, sentenceCase(risk.label));
+  name.addEventListener("click", () => onPick(risk));
+  return element("li", {}, severityBadge(risk.severity), element("span", {}, name, ` ${risk.value}`));
 }
 
 /** How much a finding matters, as a word on a colour. */

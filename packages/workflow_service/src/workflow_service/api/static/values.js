@@ -4,7 +4,7 @@ const LONG_DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeZo
 const UNITS = { Y: "year", M: "month", W: "week", D: "day" };
 
 const READERS = [
-  [/^(\d{4}-\d{2}-\d{2})$/, ([, date]) => LONG_DATE.format(new Date(date))],
+  [/^(\d{4}-\d{2}-\d{2})$/, ([, date]) => longDate(new Date(date))],
   [/^P(\d+)([YMWD])$/, ([, count, unit]) => quantity(Number(count), UNITS[unit])],
   [/^(\d+(?:\.\d+)?) ([A-Z]{3})$/, ([, amount, currency]) => money(Number(amount), currency)],
 ];
@@ -17,6 +17,10 @@ export function readable(value) {
     if (match !== null) return read(match) ?? text;
   }
   return text;
+}
+
+function longDate(date) {
+  return Number.isNaN(date.getTime()) ? null : LONG_DATE.format(date); // 2026-02-31 is no date
 }
 
 function quantity(count, unit) {
