@@ -202,9 +202,25 @@ def test_threads_that_outlive_the_main_thread_still_run(script) -> None:
     ended = script(
         PRELUDE
         + """
+homeloop.run(pid)
 def late():
     threading.main_thread().join()
     print(homeloop.run(pid) == os.getpid())
+threading.Thread(target=late).start()
+"""
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")
+
+
+def test_a_first_call_after_the_main_thread_ended_works_or_is_refused(script) -> None:
+    """Python 3.12.0 and 3.12.1 start no thread any more by then, and the error says so; others do."""
+    ended = script(
+        PRELUDE
+        + """
+def late():
+    threading.main_thread().join()
+    try: print(homeloop.run(pid) == os.getpid())
+    except RuntimeDiedError as error: print("its thread cannot be started" in str(error))
 threading.Thread(target=late).start()
 """
     )
