@@ -245,7 +245,7 @@ def test_other_input_is_refused_with_an_example(
     workflow: Callable[[], ContractAnalysis], input_data: dict[str, object]
 ) -> None:
     """The message says what the input must be."""
-    with pytest.raises(InvalidInputError, match='the input of contract_analysis is {"document_id"'):
+    with pytest.raises(InvalidInputError, match=r'the input of contract_analysis is \{"document_id"'):
         workflow().check(input_data)
 
 

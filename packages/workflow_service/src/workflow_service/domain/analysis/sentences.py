@@ -101,7 +101,7 @@ def _rows(text: str, span: Span) -> Iterator[Span]:
 
 
 def _bounded(text: str, span: Span) -> Iterator[Span]:
-    """Yield a piece without the white space around it, in parts if it is too long."""
+    """Yield a piece that holds words without the white space around it, in parts if it is too long."""
     start = span.start
     while start < span.end:
         end = min(span.end, start + LONGEST_SENTENCE)
@@ -110,7 +110,7 @@ def _bounded(text: str, span: Span) -> Iterator[Span]:
             end = blank if blank > 0 else end
         piece = text[start:end]
         stripped = piece.strip()
-        if stripped:
+        if any(map(str.isalnum, stripped)):  # rules and dots say nothing
             begin = start + len(piece) - len(piece.lstrip())
             yield Span(begin, begin + len(stripped))
         start = end
