@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 PYTHONS = test-3.11 test-3.12 test-3.13
 
-.PHONY: help run demo test pytest test-all $(PYTHONS) lint clean
+.PHONY: help run demo test pytest test-all $(PYTHONS) lint bench-calls clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ lint: $(STAMP)  ## ruff, mypy, pyright, import contracts
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench-calls: $(STAMP)  ## What a call costs, beside the peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/calls.py
 
 clean:  ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*
