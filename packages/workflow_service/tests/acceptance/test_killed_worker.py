@@ -6,12 +6,12 @@ import signal
 import subprocess
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 import pytest
-
-from .conftest import COMMAND, Installation, wait_until
+from installation import COMMAND, Installation, serve, wait_until
 
 T = TypeVar("T")
 
@@ -84,13 +84,13 @@ def _submit(service: Installation) -> str:
     ],
 )
 def test_the_run_goes_on_after_its_last_checkpoint_and_no_step_is_persisted_twice(
-    install, request: pytest.FixtureRequest, broker: str
+    tmp_path: Path, request: pytest.FixtureRequest, broker: str
 ) -> None:
     """The steps that were done are not done again; the result is whole; the run says that it had two workers."""
     environment = {"WORKFLOW_RUN_LEASE": LEASE, "WORKFLOW_REAP_INTERVAL": "0.3"}
     if broker != "folder":
         environment["BROKER_URL"] = request.getfixturevalue(f"{broker}_url")
-    with install(**environment) as service:
+    with serve(tmp_path, **environment) as service:
         run_id = _kill_at_the_gate(service)
         by_hand = subprocess.Popen([*COMMAND, "worker", "--home", str(service.home)], stdout=subprocess.DEVNULL)
         try:

@@ -1,23 +1,15 @@
 """A running service, a real browser, and a person who uses the page."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
 import pytest
+from installation import Installation, serve
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FilePayload, Page, expect, sync_playwright
 
-START_BOUND = 90.0  # seconds until the service must be up
 RUN_BOUND = 60_000  # ms until an analysis must have ended
 MAX_UPLOAD = 256 * 1024  # bytes: small, so that the server's own refusal can be seen
 
@@ -34,64 +26,19 @@ ARGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Where the service is and a key it accepts."""
-
-    address: str
-    key: str
-
-    def get(self, path: str) -> Any:
-        """Return the JSON that the service answers."""
-        with httpx.Client(
-            base_url=self.address, trust_env=False, headers={"Authorization": f"Bearer {self.key}"}
-        ) as http:
-            response = http.get(f"/api/v1/{path}")
-            response.raise_for_status()
-            return response.json()
-
-
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The whole service on a home of its own: PostgreSQL, worker and API, as `up` starts them."""
-    home = tmp_path_factory.mktemp("home")
-    environment = {**os.environ, "WORKFLOW_MAX_UPLOAD_BYTES": str(MAX_UPLOAD)}
-    command = [sys.executable, "-m", "workflow_service", "up", "--home", str(home), "--port", "0"]
-    log = tmp_path_factory.mktemp("log") / "up.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-    try:
-        yield wait_for_service(home, process, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
+    with serve(tmp_path_factory.mktemp("service"), WORKFLOW_MAX_UPLOAD_BYTES=str(MAX_UPLOAD)) as installation:
+        yield installation
 
 
-def wait_for_service(home: Path, process: "subprocess.Popen[bytes]", log: Path) -> Service:
-    """Return the service once it says that it is ready; fail with its log when it ends or takes too long."""
-    deadline = time.monotonic() + START_BOUND
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            connection = json.loads((home / "connection.json").read_text())
-            ready = httpx.get(connection["address"] + "health/ready", trust_env=False, timeout=5)
-        except (OSError, ValueError, httpx.TransportError):
-            time.sleep(0.05)
-            continue
-        if ready.status_code == httpx.codes.OK:
-            return Service(connection["address"], next(iter(connection["api_keys"].values())))
-    pytest.fail(f"the service did not start (exit code {process.poll()}):\n{log.read_text()}", pytrace=False)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One browser for all tests; each test gets a context of its own."""
+    """One browser for a module's tests; each test gets a context of its own.
+
+    Not for the session: Playwright keeps a loop running on this thread, and other tests need it free.
+    """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGS))
         yield browser
@@ -103,7 +50,7 @@ class Person:
     """Somebody in front of the page, and what the browser saw meanwhile."""
 
     page: Page
-    service: Service
+    service: Installation
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
@@ -157,7 +104,7 @@ def context(browser: Browser, context_options: dict[str, Any]) -> Iterator[Brows
 
 
 @pytest.fixture
-def person(service: Service, context: BrowserContext) -> Iterator[Person]:
+def person(service: Installation, context: BrowserContext) -> Iterator[Person]:
     """A person; afterwards no other host was asked for anything and the browser had nothing to complain about."""
     person = Person(context.new_page(), service)
 
