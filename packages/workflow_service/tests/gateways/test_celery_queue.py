@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -76,6 +77,76 @@ def test_a_broker_that_is_not_there_is_an_error(scheme, unused_tcp_port):
             await queue.aclose()
 
     asyncio.run(scenario())
+
+
+@contextmanager
+def relay(host, port):
+    """A server in front of another one; yields its port and a function that cuts every connection."""
+    pairs, threads = [], []
+
+    def pump(source, target):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def accept():
+        with suppress(OSError):
+            while True:
+                client = server.accept()[0]
+                pair = (client, socket.create_connection((host, port)))
+                pairs.append(pair)
+                for source, target in (pair, pair[::-1]):
+                    threads.append(threading.Thread(target=pump, args=(source, target)))
+                    threads[-1].start()
+
+    def cut():
+        for end in (end for pair in pairs for end in pair):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield server.getsockname()[1], cut
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            accepting.join(10)
+            cut()
+            for thread in threads:
+                thread.join(10)
+            for end in (end for pair in pairs for end in pair):
+                end.close()
+
+
+@pytest.mark.parametrize(
+    ("broker", "standard_port"),
+    [
+        pytest.param("redis_url", 6379, marks=pytest.mark.needs("redis")),
+        pytest.param("rabbitmq_url", 5672, marks=pytest.mark.needs("rabbitmq")),
+    ],
+)
+def test_a_connection_that_has_gone_stale_is_replaced(request, broker, standard_port, queue_name):
+    """A broker that was restarted between two sends gets both messages, and the caller notices nothing."""
+    url = request.getfixturevalue(broker)
+    parts = urlsplit(url)
+    host, port = parts.hostname, parts.port or standard_port
+    user = f"{parts.username}:{parts.password}@" if parts.username else ""
+
+    async def scenario(relay_port, cut):
+        queue = CeleryJobQueue(f"{parts.scheme}://{user}127.0.0.1:{relay_port}{parts.path}")
+        try:
+            await queue.enqueue(uuid4())
+            cut()
+            await queue.enqueue(uuid4())
+        finally:
+            await queue.aclose()
+
+    with relay(host, port) as (relay_port, cut):
+        asyncio.run(scenario(relay_port, cut))
+    take_all(url, queue_name, 2)
 
 
 @contextmanager

@@ -289,6 +289,25 @@ def test_reapers_that_run_at_once_share_the_work(with_pool, expire):
     with_pool(scenario)
 
 
+@pytest.mark.parametrize("status", ["running", "queued"])
+def test_a_reaper_does_not_wait_for_a_run_that_somebody_works_on(with_pool, expire, status):
+    """A row that another transaction holds is skipped; the others are returned without it."""
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire, resend_after=0)
+        runs = [(await store.create(NEW))[0] for _ in range(2)]
+        if status == "running":
+            for run in runs:
+                await store.claim(run.id, "dead", 60)
+                await expire(pool, run.id)
+        async with pool.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM workflow.runs WHERE id = $1 FOR UPDATE", runs[0].id)
+            async with asyncio.timeout(10):
+                assert await store.requeue_lost(10) == [runs[1].id]
+
+    with_pool(scenario)
+
+
 def test_a_run_that_kills_its_workers_is_given_up(with_pool, expire):
     """After max_losses silent workers the run fails with a reason; releases do not count as losses."""
 

@@ -158,7 +158,7 @@ class PostgresRunStore:
                         connection, row["id"], row["last_seq"], EventKind.REQUEUED, {"reason": "worker lost"}
                     )
             requeued = [row["id"] for row in lost if row["status"] == RunStatus.QUEUED]
-            waiting = await connection.fetch(_RESEND, limit - len(lost), self._resend_after)
+            waiting = await connection.fetch(_RESEND, limit - len(lost), self._resend_after, requeued)
         return [*requeued, *(row["id"] for row in waiting)]
 
     async def mark_unsent(self, run_ids: Sequence[UUID]) -> None:
@@ -311,7 +311,7 @@ RETURNING runs.id, runs.status, runs.last_seq
 _RESEND = """
 WITH waiting AS (
     SELECT id FROM workflow.runs
-    WHERE status = 'queued'
+    WHERE status = 'queued' AND id <> ALL ($3::uuid[])
       AND sent_at < clock_timestamp() - make_interval(secs => $2 * power(2, least(sent_count - 1, 6)))
     ORDER BY sent_at
     LIMIT $1
