@@ -45,7 +45,7 @@ async def open_checkpoint_pool(dsn: str, max_size: int) -> AsyncGenerator[Checkp
 
 @asynccontextmanager
 async def saver_on(pool: CheckpointPool) -> AsyncIterator[AsyncPostgresSaver]:
-    """Give a run a saver of its own: a saver holds one lock, so a shared one would let runs wait for each other."""
+    """Give a run a saver of its own: a saver holds one lock, so runs that share it would wait for each other."""
     yield AsyncPostgresSaver(pool)
 
 
