@@ -72,7 +72,7 @@ def test_samples_hold_the_invariants(source: str) -> None:
         check(text, analysed(text))
 
 
-MEGABYTE = 1_000_000
+LENGTH = 200_000  # characters: what takes the square of it in steps does not end within the bound
 HOSTILE = [
     "a", " ", "\n", "1.\n", "(a) x;\n", "# a\n", "AAAA\n\n", "a | b\n", ". ", "***", "(", "1,", "$1",
     "one hundred and ", "1 January ", "may not assign all right ", "liability of ", "notice of ", "and Cap ",
@@ -80,10 +80,10 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fragment", HOSTILE)
-def test_a_megabyte_made_to_be_slow_is_not(fragment: str) -> None:
+def test_a_long_text_made_to_be_slow_is_not(fragment: str) -> None:
     """No text takes more than time in proportion to its length; a backtracking pattern would take days."""
-    text = (fragment * (MEGABYTE // len(fragment) + 1))[:MEGABYTE]
+    text = (fragment * (LENGTH // len(fragment) + 1))[:LENGTH]
     report = analysed(text)
-    assert sum(clause.span.end - clause.span.start for clause in report.clauses) == MEGABYTE
+    assert sum(clause.span.end - clause.span.start for clause in report.clauses) == LENGTH
