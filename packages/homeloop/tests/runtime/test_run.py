@@ -441,10 +441,11 @@ def test_a_loop_that_died_answers_its_callers_and_is_replaced() -> None:
             asyncio.get_running_loop().doomed = True  # type: ignore[attr-defined]
             await asyncio.Event().wait()
 
-        with pytest.raises(RuntimeDiedError, match="its loop has ended"):
-            runtime.run(doom)
+        for _ in range(20):  # what is left of the dead loop is collected at different moments
+            with pytest.raises(RuntimeDiedError, match="its loop has ended"):
+                runtime.run(doom)
         assert runtime.run(identity, 4) == 4
-        assert runtime.statistics().restarts == 1
+        assert runtime.statistics().restarts == 20
 
 
 def test_a_loop_factory_that_fails_is_reported_and_asked_again() -> None:

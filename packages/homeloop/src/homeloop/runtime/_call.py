@@ -70,6 +70,8 @@ class Call(Generic[T]):
                 )
             self.value = await awaitable
         except BaseException as error:
+            if self.finished:
+                raise  # the coroutine goes down with its loop; the caller has been answered
             self.error = error
         done(self)
 
