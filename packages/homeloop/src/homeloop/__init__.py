@@ -4,7 +4,17 @@ from homeloop._affinity import Affinity
 from homeloop._events import Event, Instrument, add_instrument
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
 from homeloop.resources import LoopLocal, ResourceStatistics
-from homeloop.runtime import LoopRuntime, RuntimeStatistics, arun, default_runtime, run, submit
+from homeloop.runtime import (
+    LoopRuntime,
+    RuntimeStatistics,
+    arun,
+    default_runtime,
+    enter,
+    iterate,
+    run,
+    submit,
+    sync,
+)
 
 __all__ = (
     "Affinity",
@@ -20,6 +30,9 @@ __all__ = (
     "arun",
     "bind_callback",
     "default_runtime",
+    "enter",
+    "iterate",
     "run",
     "submit",
+    "sync",
 )

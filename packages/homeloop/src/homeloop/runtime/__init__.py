@@ -1,8 +1,10 @@
 """Event loops, the threads they live on, and how callers wait for them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import Future
-from typing import TypeVar, TypeVarTuple, Unpack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 from homeloop.runtime._fork import forget_in_child, keep_untouched
 from homeloop.runtime._probe import callable_name, loop_affinity
@@ -14,13 +16,17 @@ __all__ = (
     "arun",
     "callable_name",
     "default_runtime",
+    "enter",
     "forget_in_child",
+    "iterate",
     "keep_untouched",
     "loop_affinity",
     "run",
     "submit",
+    "sync",
 )
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -38,3 +44,23 @@ async def arun(fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts, timeout: fl
 def submit(fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts) -> "Future[T]":
     """Start ``fn(*args)`` on the default runtime and return at once; see `LoopRuntime.submit`."""
     return default_runtime().submit(fn, *args)
+
+
+def iterate(fn: Callable[[Unpack[Ts]], AsyncGenerator[T, None]], *args: *Ts) -> Generator[T, None, None]:
+    """Iterate an async generator on the default runtime from sync code; see `LoopRuntime.iterate`."""
+    return default_runtime().iterate(fn, *args)
+
+
+def enter(manager: AbstractAsyncContextManager[T, bool | None]) -> AbstractContextManager[T, bool]:
+    """Enter an async context manager on the default runtime from sync code; see `LoopRuntime.enter`."""
+    return default_runtime().enter(manager)
+
+
+def sync(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+    """Make an async function one that sync code may call, on the default runtime; see `LoopRuntime.sync`."""
+
+    @wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run(partial(fn, *args, **kwargs))
+
+    return call

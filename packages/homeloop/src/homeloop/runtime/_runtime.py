@@ -7,21 +7,25 @@ import threading
 import time
 import weakref
 from _thread import allocate_lock, get_ident
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial, wraps
 from types import CoroutineType, TracebackType
-from typing import Any, Self, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from homeloop._affinity import Affinity
 from homeloop._events import CallAbandoned, RuntimeStuck, emit
 from homeloop.errors import CallTimeoutError, RuntimeClosedError, RuntimeDiedError, WrongThreadError
 from homeloop.runtime._call import Call
+from homeloop.runtime._conversation import Entered, iterate
 from homeloop.runtime._fork import forget_in_child, keep_untouched
 from homeloop.runtime._home import Home
 from homeloop.runtime._probe import thread_stack
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -200,6 +204,57 @@ class LoopRuntime:
         home.post(call)
         return future
 
+    def iterate(self, fn: Callable[[Unpack[Ts]], AsyncGenerator[T, None]], *args: *Ts) -> Generator[T, None, None]:
+        """
+        Iterate an async generator from sync code: ``for item in runtime.iterate(rows, query)``.
+
+        All of the generator runs in one task and in one context, a copy of the caller's at the
+        first item, so time-outs and cancel scopes may span its yields.
+
+        Args:
+            fn: Async generator function.
+
+        Returns:
+            A generator. Closing it, or leaving the loop early and dropping it, runs the async
+            generator's ``finally`` blocks before it returns.
+
+        Raises:
+            TypeError: ``fn`` cannot be called.
+            BaseException: From ``next()``: what the generator raises (it is exhausted then), and
+                what `run` raises.
+
+        Thread: any except the loop's own, and not two at a time.
+        Cancellation: an exception raised in the thread that waits for an item cancels the
+            generator, waits for its clean-up, and ends the iteration.
+        """
+        _check_callable(fn)
+        return iterate(self, partial(fn, *args))
+
+    def enter(self, manager: AbstractAsyncContextManager[T, bool | None]) -> AbstractContextManager[T, bool]:
+        """
+        Enter an async context manager from sync code: ``with runtime.enter(client) as client``.
+
+        Its ``__aenter__`` and ``__aexit__`` run in one task, which waits on the loop in between, in
+        a copy of the caller's context. The manager sees what the body raises and may swallow it.
+
+        Thread: any except the loop's own.
+        Cancellation: as `run`, while it is entered and while it is left.
+        """
+        return Entered(self, manager)
+
+    def sync(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+        """
+        Make an async function one that sync code may call; decorator.
+
+        Thread, cancellation and raises as `run`, without a timeout.
+        """
+
+        @wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return self.run(partial(fn, *args, **kwargs))
+
+        return call
+
     # -- life -------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -261,6 +316,12 @@ class LoopRuntime:
         return RuntimeStatistics(
             home.affinity, len(home.in_flight), home.done_count, len(home.abandoned), self._restarts
         )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the calling thread is this runtime's own, on which `run` is refused."""
+        home = self._home
+        return home is not None and home.thread.ident == get_ident()
 
     @property
     def is_closed(self) -> bool:
