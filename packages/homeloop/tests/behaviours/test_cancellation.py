@@ -50,6 +50,7 @@ def test_h01_cancelling_a_submitted_future(runtime: LoopRuntime) -> None:
     future = runtime.submit(wait_for_ever)
     assert started.wait(DEADLINE)
     assert future.cancel()
+    assert future.cancel(), "it is cancelled, however often one asks"
     assert future.cancelled()
     assert cleaned.wait(DEADLINE)
 

@@ -86,6 +86,7 @@ def test_j04_the_parents_loop_still_does_io(scenario) -> None:
 assert homeloop.run(talk) == b"gnip"
 def work():
     assert homeloop.run(talk, timeout=30) == b"gnip"
+    assert homeloop.default_runtime().statistics().restarts == 1
     homeloop.default_runtime().close()
     gc.collect()
 for _ in range(3):

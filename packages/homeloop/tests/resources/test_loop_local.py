@@ -55,28 +55,6 @@ def recorder():
     remove()
 
 
-def test_each_loop_has_its_own_and_each_is_closed_on_its_own_loop(runtime: LoopRuntime) -> None:
-    """Under asyncio.run and under a runtime: same inside, different across, closed when the loop ends."""
-    local = LoopLocal(Pool)
-    home = runtime.run(local.get)
-
-    async def twice() -> Pool:
-        first = await local.get()
-        assert await local.get() is first
-        assert not first.closed
-        return first
-
-    one, two = asyncio.run(twice()), asyncio.run(twice())
-    assert len({id(pool) for pool in (home, one, two)}) == 3
-    assert one.closed
-    assert two.closed
-    assert runtime.run(local.get) is home
-    assert not home.closed
-    runtime.close()
-    assert home.closed
-    assert local.statistics() == homeloop.ResourceStatistics(opened=3, failed=0, closed=3, live=0)
-
-
 def test_concurrent_first_uses_open_once(runtime: LoopRuntime) -> None:
     """However many ask at the same time, one instance is made."""
     made: list[Pool] = []
