@@ -7,7 +7,9 @@ HomeloopError
 │   └── WrongThreadError        (RuntimeError)
 ├── LifecycleError              a runtime or a loop could not do what it was asked
 │   ├── CallTimeoutError        (TimeoutError)
+│   ├── DeadlockError           (RuntimeError)
 │   ├── LoopEndingError         (RuntimeError)
+│   ├── OverloadedError         (RuntimeError)
 │   ├── RuntimeClosedError      (RuntimeError)
 │   └── RuntimeDiedError        (RuntimeError)
 └── AdapterError                (RuntimeError) a product is not in the shape an adapter needs
@@ -20,9 +22,11 @@ __all__ = (
     "AdapterError",
     "AffinityError",
     "CallTimeoutError",
+    "DeadlockError",
     "HomeloopError",
     "LifecycleError",
     "LoopEndingError",
+    "OverloadedError",
     "RuntimeClosedError",
     "RuntimeDiedError",
     "WrongLoopError",
@@ -103,6 +107,23 @@ class CallTimeoutError(LifecycleError, TimeoutError):
         return text + "; it was cancelled and its clean-up has run"
 
 
+class DeadlockError(LifecycleError, RuntimeError):
+    """
+    A loop's thread was about to wait for a loop that waits for it; the function was not called.
+
+    Attributes:
+        waits: The stacks of the threads in the circle, each waiting for the next one.
+    """
+
+    def __init__(self, waits: tuple[str, ...]) -> None:
+        super().__init__(waits)
+        self.waits = waits
+
+    def __str__(self) -> str:
+        circle = "\n  waits for ".join(self.waits)
+        return f"these threads would wait for each other for ever; use arun() in one of them:\n  {circle}"
+
+
 class LoopEndingError(LifecycleError, RuntimeError):
     """A loop has closed what lived on it, because it is about to end; nothing is opened on it any more."""
 
@@ -112,6 +133,20 @@ class LoopEndingError(LifecycleError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.what} cannot be opened: {self.loop} is ending and has closed its resources"
+
+
+class OverloadedError(LifecycleError, RuntimeError):
+    """The runtime has as many calls in flight as it may have; the function was not called."""
+
+    def __init__(self, runtime: str, max_in_flight: int) -> None:
+        super().__init__(runtime, max_in_flight)
+        self.runtime, self.max_in_flight = runtime, max_in_flight
+
+    def __str__(self) -> str:
+        return (
+            f"runtime {self.runtime!r} has {self.max_in_flight} calls in flight, as many as it may have; "
+            'try again later, or open it with when_full="wait"'
+        )
 
 
 class RuntimeClosedError(LifecycleError, RuntimeError):

@@ -27,6 +27,7 @@ class Call(Generic[T]):
         "args",
         "cancelled_at_loop",
         "context",
+        "counted",
         "error",
         "finished",
         "fn",
@@ -37,10 +38,13 @@ class Call(Generic[T]):
         "waiting_at",
     )
 
-    def __init__(self, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], context: Context) -> None:
+    def __init__(
+        self, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], context: Context, counted: bool = True
+    ) -> None:
         self.fn = fn
         self.args = args
         self.context = context
+        self.counted = counted  # whether it takes a place of `max_in_flight`
         self.reply: Callable[[], object]
         self.task: asyncio.Task[None] | None = None
         self.value: T

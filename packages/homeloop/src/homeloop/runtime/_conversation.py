@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _STOP = object()
 
+Step = Callable[..., Any]
+"""Runs an async function on the loop and blocks for its result, as a part of a call that is in flight already."""
+
 
 class Conversation:
     """
@@ -23,8 +26,11 @@ class Conversation:
     that span a ``yield`` must be entered and left by the same task.
     """
 
-    def __init__(self, runtime: "LoopRuntime", body: Callable[["Conversation"], Awaitable[None]]) -> None:
+    def __init__(
+        self, runtime: "LoopRuntime", step: Step, body: Callable[["Conversation"], Awaitable[None]]
+    ) -> None:
         self._runtime = runtime
+        self._step = step
         self._body = body
         self._task: asyncio.Task[Any] | None = None
         # Bound to a loop by whoever waits first, which is on the runtime's.
@@ -36,11 +42,11 @@ class Conversation:
 
     def hear(self) -> Any:
         """Return the next answer, None when the task has ended; raise what ended it."""
-        return self._runtime.run(self._hear)
+        return self._step(self._hear)
 
     def ask(self, request: object) -> Any:
         """Hand over a request and return its answer, as `hear`."""
-        return self._runtime.run(self._ask, request)
+        return self._step(self._ask, request)
 
     def tell(self, request: object) -> None:
         """Hand over a request without waiting for anything."""
@@ -90,7 +96,9 @@ class Conversation:
             del error
 
 
-def iterate(runtime: "LoopRuntime", items: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
+def iterate(
+    runtime: "LoopRuntime", step: Step, items: Callable[[], AsyncGenerator[T, None]]
+) -> Generator[T, None, None]:
     """Yield a generator's items; all of it runs in one task, from the first item to its ``finally``."""
 
     async def body(conversation: Conversation) -> None:
@@ -102,7 +110,7 @@ def iterate(runtime: "LoopRuntime", items: Callable[[], AsyncGenerator[T, None]]
                     return
                 conversation.answer((item,))
 
-    conversation = Conversation(runtime, body)
+    conversation = Conversation(runtime, step, body)
     while (answer := conversation.ask(None)) is not None:
         try:
             yield answer[0]
@@ -124,15 +132,18 @@ def _stop(runtime: "LoopRuntime", conversation: Conversation) -> None:
 class Entered(Generic[T]):
     """A sync context manager over an async one, which is entered and left in one task. Made by ``enter``."""
 
-    def __init__(self, runtime: "LoopRuntime", manager: AbstractAsyncContextManager[T, bool | None]) -> None:
+    def __init__(
+        self, runtime: "LoopRuntime", step: Step, manager: AbstractAsyncContextManager[T, bool | None]
+    ) -> None:
         self._runtime = runtime
+        self._step = step
         self._manager = manager
         self._conversation: Conversation | None = None
 
     def __enter__(self) -> T:
         if self._conversation is not None:
             raise RuntimeError("this context manager was entered before; call enter() again for another one")
-        self._conversation = Conversation(self._runtime, self._body)
+        self._conversation = Conversation(self._runtime, self._step, self._body)
         value: T = self._conversation.hear()[0]
         return value
 

@@ -6,19 +6,29 @@ import time
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from homeloop._affinity import Affinity
 from homeloop._events import RuntimeDied, RuntimeStarted, RuntimeStopped, TaskLeft, emit, logger
-from homeloop.errors import RuntimeClosedError, RuntimeDiedError
+from homeloop.errors import OverloadedError, RuntimeClosedError, RuntimeDiedError
 from homeloop.runtime._call import Call
 from homeloop.runtime._probe import await_chain, loop_affinity
+from homeloop.runtime._waits import add_loop_thread, remove_loop_thread
+from homeloop.runtime._workers import Workers
 
 _LAST_CHANCE = 0.5
 """Seconds that resources get to close even when tasks have used up the whole budget. A guess."""
 
 AnyCall = Call[Any]  # Any: a home does not look into what calls return
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How many calls may be in flight on a home, and what becomes of the next one."""
+
+    max_in_flight: int | None
+    when_full: Literal["wait", "refuse"]
 
 
 class Home:
@@ -29,7 +39,13 @@ class Home:
     that a forgotten runtime never keeps the interpreter from exiting; `LoopRuntime` drains it at exit.
     """
 
-    def __init__(self, runtime: str, loop_factory: Callable[[], asyncio.AbstractEventLoop], restarts: int) -> None:
+    def __init__(
+        self,
+        runtime: str,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop],
+        restarts: int,
+        admission: Admission,
+    ) -> None:
         self.affinity: Affinity
         self.loop: asyncio.AbstractEventLoop
         self.thread = threading.Thread(target=self._main, name=runtime, daemon=True)
@@ -41,6 +57,9 @@ class Home:
         self._runtime = runtime
         self._loop_factory = loop_factory
         self._restarts = restarts
+        self._admission = admission
+        self._counted = 0
+        self._waiting: deque[AnyCall] = deque()
         self._inbox: deque[AnyCall] = deque()
         self._woken = False
         self._stopping = False
@@ -116,15 +135,12 @@ class Home:
             self._start_error = error
             self._started.release()
             return
-        workers: list[threading.Thread] = []
-        executor = ThreadPoolExecutor(
-            thread_name_prefix=f"{self._runtime}-executor",
-            initializer=lambda: workers.append(threading.current_thread()),
-        )
+        workers = Workers(f"{self._runtime}-executor")
         reason: BaseException | None = None
         try:
             asyncio.set_event_loop(self.loop)
-            self.loop.set_default_executor(executor)
+            self.loop.set_default_executor(workers)
+            add_loop_thread()
             self.affinity = loop_affinity(self.loop)
             emit(RuntimeStarted(self._runtime, self.affinity, self._restarts))
             self.loop.call_soon(self._started.release)
@@ -132,7 +148,7 @@ class Home:
         except BaseException as error:  # the selector failed: nothing more can run here
             reason = error
         finally:
-            self._end(executor, workers, reason)
+            self._end(workers, reason)
             if self._started.locked():
                 self._start_error = reason
                 self._started.release()
@@ -159,7 +175,13 @@ class Home:
             call.refuse(asyncio.CancelledError())
         elif self._stopping:
             call.refuse(self._refusal())
+        elif call.counted and self._counted == self._admission.max_in_flight:
+            if self._admission.when_full == "refuse":
+                call.refuse(OverloadedError(self._runtime, self._counted))
+            else:
+                self._waiting.append(call)
         else:
+            self._counted += call.counted
             self.in_flight.add(call)
             task = self.loop.create_task(call.drive(self._done), context=call.context)
             if not call.finished:  # an eager task factory may have run it to its end
@@ -172,9 +194,17 @@ class Home:
             call.error.__cause__ = cancelled
         self.done_count += 1
         call.finish()
+        if call.counted:
+            self._counted -= 1
+            while self._waiting and self._counted != self._admission.max_in_flight:
+                self._begin(self._waiting.popleft())
 
     def _cancel(self, call: AnyCall) -> None:
-        call.cancel()
+        if call in self._waiting:
+            self._waiting.remove(call)
+            call.refuse(asyncio.CancelledError())
+        else:
+            call.cancel()
 
     def _abandon(self, call: AnyCall) -> None:
         if call.task is not None:
@@ -208,20 +238,19 @@ class Home:
                 {"message": "a task failed while its runtime was closed", "exception": error, "task": task}
             )
 
-    def _end(
-        self, executor: ThreadPoolExecutor, workers: list[threading.Thread], reason: BaseException | None
-    ) -> None:
+    def _end(self, workers: Workers, reason: BaseException | None) -> None:
         self.died = reason is not None
         self.ended = True  # before the inbox is answered: see post()
-        # Waited for with a bound of our own: a blocked worker must not keep the home from ending.
-        executor.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.join(max(0.0, self._deadline - time.monotonic()))
+        remove_loop_thread()
+        # Waited for with a bound: a blocked worker must not keep the home from ending.
+        workers.shutdown(wait=False, cancel_futures=True)
+        workers.join(max(0.0, self._deadline - time.monotonic()))
         asyncio.set_event_loop(None)
         self.loop.close()
-        for call in (*self.in_flight, *self._inbox):
+        for call in (*self.in_flight, *self._waiting, *self._inbox):
             call.refuse(self._refusal())
         self.in_flight.clear()
+        self._waiting.clear()
         self._inbox.clear()
         if reason is not None:
             emit(RuntimeDied(self._runtime, self.affinity, repr(reason)))

@@ -14,16 +14,19 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial, wraps
 from types import CoroutineType, TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, Literal, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from homeloop._affinity import Affinity
 from homeloop._events import CallAbandoned, RuntimeStuck, emit
 from homeloop.errors import CallTimeoutError, RuntimeClosedError, RuntimeDiedError, WrongThreadError
+from homeloop.runtime import _waits, _workers
 from homeloop.runtime._call import Call
 from homeloop.runtime._conversation import Entered, iterate
 from homeloop.runtime._fork import forget_in_child, keep_untouched
-from homeloop.runtime._home import Home
+from homeloop.runtime._home import Admission, Home
 from homeloop.runtime._probe import thread_stack
+from homeloop.runtime._waits import begin_wait, end_wait
+from homeloop.runtime._workers import current_job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +72,12 @@ class LoopRuntime:
         loop_factory: Makes the loop, on its thread; `asyncio.new_event_loop` by default, which asks
             the policy. Pass ``uvloop.new_event_loop`` for uvloop.
         grace: Seconds a cancelled call may take to clean up before it is abandoned.
+        max_in_flight: Calls that may run at the same time, abandoned ones included; None for any
+            number. Calls that calls make count too.
+        when_full: What becomes of a call beyond that: ``"wait"`` for its turn, in order, within its
+            timeout; ``"refuse"`` it with `OverloadedError`.
+        propagate_context: Whether context variables that a function changed are changed for the
+            caller of `run` and `arun` too. They always go in.
 
     Thread: any, for every method, unless it says otherwise.
     """
@@ -79,11 +88,20 @@ class LoopRuntime:
         name: str = "homeloop",
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
         grace: float = 5.0,
+        max_in_flight: int | None = None,
+        when_full: Literal["wait", "refuse"] = "wait",
+        propagate_context: bool = True,
     ) -> None:
         if grace < 0:
             raise ValueError(f"grace must be at least 0 seconds, got {grace!r}")
+        if max_in_flight is not None and max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, got {max_in_flight!r}")
+        if when_full not in ("wait", "refuse"):
+            raise ValueError(f"when_full must be 'wait' or 'refuse', got {when_full!r}")
         self.name = name
         self.grace = grace
+        self._admission = Admission(max_in_flight, when_full)
+        self._propagate_context = propagate_context
         self._loop_factory = loop_factory
         self._home: Home | None = None
         self._starting = threading.Lock()
@@ -113,6 +131,9 @@ class LoopRuntime:
             CallTimeoutError: The timeout passed and ``fn`` was cancelled; the error tells where it
                 waited. Its clean-up has run unless the error's ``abandoned`` is true.
             WrongThreadError: Called on the loop's own thread. ``fn`` was not called.
+            DeadlockError: Called on the thread of another loop, for which this loop is waiting.
+                ``fn`` was not called.
+            OverloadedError: The runtime is full and refuses. ``fn`` was not called.
             RuntimeClosedError: The runtime is closed. ``fn`` was not called.
             RuntimeDiedError: The loop ended while ``fn`` ran, or no thread can be started because
                 the interpreter exits.
@@ -126,10 +147,16 @@ class LoopRuntime:
         Source: docs.python.org/3/library/asyncio-task.html#asyncio.run_coroutine_threadsafe
         """
         _check_callable(fn)
+        return self._run(Call(fn, args, copy_context()), timeout)
+
+    def _run(self, call: "Call[T]", timeout: float | None) -> T:
         home = self._running_home()
         if home.thread.ident == get_ident():
             raise WrongThreadError("run()", home.thread.name)
-        call = Call(fn, args, copy_context())
+        waits = begin_wait(home.thread.ident)
+        job = current_job()
+        if job is not None:
+            job.begin_wait(lambda: home.cancel(call))
         done = allocate_lock()
         done.acquire()
         call.reply = done.release
@@ -143,9 +170,17 @@ class LoopRuntime:
             self._interrupt(home, call, done, interrupt)
             raise
         finally:
-            if call.finished:
+            if job is not None:
+                job.end_wait()
+            if waits:
+                end_wait()
+            if call.finished and self._propagate_context:
                 call.bring_context_back()
         return _outcome(call)
+
+    def _step(self, fn: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        """Run a step of a call that is in flight already: it takes no place of its own."""
+        return self._run(Call(fn, args, copy_context(), counted=False), None)
 
     async def arun(self, fn: Callable[[Unpack[Ts]], Awaitable[T]], *args: *Ts, timeout: float | None = None) -> T:
         """
@@ -177,7 +212,7 @@ class LoopRuntime:
                 self._give_up(home, call)
             raise
         finally:
-            if call.finished:
+            if call.finished and self._propagate_context:
                 call.bring_context_back()
         return _outcome(call)
 
@@ -228,7 +263,7 @@ class LoopRuntime:
             generator, waits for its clean-up, and ends the iteration.
         """
         _check_callable(fn)
-        return iterate(self, partial(fn, *args))
+        return iterate(self, self._step, partial(fn, *args))
 
     def enter(self, manager: AbstractAsyncContextManager[T, bool | None]) -> AbstractContextManager[T, bool]:
         """
@@ -240,7 +275,7 @@ class LoopRuntime:
         Thread: any except the loop's own.
         Cancellation: as `run`, while it is entered and while it is left.
         """
-        return Entered(self, manager)
+        return Entered(self, self._step, manager)
 
     def sync(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
         """
@@ -336,6 +371,8 @@ class LoopRuntime:
     def forget_parent(self) -> None:
         """Forget, in a forked child, the loop that stayed with the parent. Called by the fork hook."""
         self._starting = threading.Lock()
+        _waits.forget_parent()
+        _workers.forget_parent()
         if self._home is not None:
             self._dropped.detach()
             keep_untouched(self._home)
@@ -362,7 +399,7 @@ class LoopRuntime:
                 self._home = None
                 self._restarts += 1
             _close_at_exit(self)
-            home = Home(self.name, self._loop_factory, self._restarts)
+            home = Home(self.name, self._loop_factory, self._restarts, self._admission)
             try:
                 home.start()
             except RuntimeError as error:
