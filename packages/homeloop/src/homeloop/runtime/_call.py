@@ -22,21 +22,16 @@ class Call(Generic[T]):
     what wakes the caller; it is called exactly once, after ``value`` or ``error`` is set.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "args",
-        "cancelled_at_loop",
-        "context",
-        "counted",
-        "error",
-        "finished",
-        "fn",
-        "reply",
-        "task",
-        "unwanted",
-        "value",
-        "waiting_at",
-    )
+    # Defaults of the class, not set for each call: most calls never change them.
+    task: asyncio.Task[None] | None = None
+    error: BaseException | None = None
+    finished = False
+    unwanted = False  # cancelled before it was started: it never starts
+    cancelled_at_loop = False
+    waiting_at: tuple[str, ...] = ()
+
+    value: T
+    reply: Callable[[], object]
 
     def __init__(
         self, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], context: Context, counted: bool = True
@@ -45,14 +40,6 @@ class Call(Generic[T]):
         self.args = args
         self.context = context
         self.counted = counted  # whether it takes a place of `max_in_flight`
-        self.reply: Callable[[], object]
-        self.task: asyncio.Task[None] | None = None
-        self.value: T
-        self.error: BaseException | None = None
-        self.finished = False
-        self.unwanted = False  # cancelled before it was started: it never starts
-        self.cancelled_at_loop = False
-        self.waiting_at: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from homeloop._events import RuntimeDied, RuntimeStarted, RuntimeStopped, TaskLe
 from homeloop.errors import OverloadedError, RuntimeClosedError, RuntimeDiedError
 from homeloop.runtime._call import Call
 from homeloop.runtime._probe import await_chain, loop_affinity
-from homeloop.runtime._waits import add_loop_thread, remove_loop_thread
+from homeloop.runtime._waits import loop_threads
 from homeloop.runtime._workers import Workers
 
 _LAST_CHANCE = 0.5
@@ -140,7 +140,7 @@ class Home:
         try:
             asyncio.set_event_loop(self.loop)
             self.loop.set_default_executor(workers)
-            add_loop_thread()
+            loop_threads.add(threading.get_ident())
             self.affinity = loop_affinity(self.loop)
             emit(RuntimeStarted(self._runtime, self.affinity, self._restarts))
             self.loop.call_soon(self._started.release)
@@ -241,7 +241,7 @@ class Home:
     def _end(self, workers: Workers, reason: BaseException | None) -> None:
         self.died = reason is not None
         self.ended = True  # before the inbox is answered: see post()
-        remove_loop_thread()
+        loop_threads.discard(threading.get_ident())
         # Waited for with a bound: a blocked worker must not keep the home from ending.
         workers.shutdown(wait=False, cancel_futures=True)
         workers.join(max(0.0, self._deadline - time.monotonic()))

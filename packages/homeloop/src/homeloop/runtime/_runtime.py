@@ -24,8 +24,9 @@ from homeloop.runtime._call import Call
 from homeloop.runtime._conversation import Entered, iterate
 from homeloop.runtime._fork import forget_in_child, keep_untouched
 from homeloop.runtime._home import Admission, Home
+from homeloop.runtime._hosts import raise_if_host_cancelled
 from homeloop.runtime._probe import thread_stack
-from homeloop.runtime._waits import begin_wait, end_wait
+from homeloop.runtime._waits import begin_wait, end_wait, loop_threads
 from homeloop.runtime._workers import current_job
 
 P = ParamSpec("P")
@@ -33,8 +34,9 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _NOTICE = 0.5
-"""Seconds between looks for an exception injected into a waiting thread (PyThreadState_SetAsyncExc):
-CPython does not wake a thread for it. Signals wake the main thread, so that one never looks."""
+"""Seconds between looks for what cannot wake a waiting thread: an exception that was injected into it
+(PyThreadState_SetAsyncExc), the cancellation of the AnyIO task it works for. Signals wake the main
+thread, so that one does not look."""
 
 _BLOCKED = 0.5
 """A loop that has not even taken a cancellation after this many seconds counts as blocked."""
@@ -146,14 +148,18 @@ class LoopRuntime:
             exceptions are noticed within half a second outside the main thread.
         Source: docs.python.org/3/library/asyncio-task.html#asyncio.run_coroutine_threadsafe
         """
-        _check_callable(fn)
+        if not callable(fn):
+            raise _not_callable(fn)
         return self._run(Call(fn, args, copy_context()), timeout)
 
     def _run(self, call: "Call[T]", timeout: float | None) -> T:
         home = self._running_home()
-        if home.thread.ident == get_ident():
+        ident = get_ident()
+        if home.thread.ident == ident:
             raise WrongThreadError("run()", home.thread.name)
-        waits = begin_wait(home.thread.ident)
+        waits = ident in loop_threads
+        if waits:
+            begin_wait(ident, home.thread.ident)
         job = current_job()
         if job is not None:
             job.begin_wait(lambda: home.cancel(call))
@@ -173,7 +179,7 @@ class LoopRuntime:
             if job is not None:
                 job.end_wait()
             if waits:
-                end_wait()
+                end_wait(ident)
             if call.finished and self._propagate_context:
                 call.bring_context_back()
         return _outcome(call)
@@ -191,7 +197,8 @@ class LoopRuntime:
 
         Thread: any with a running loop, which goes on running.
         """
-        _check_callable(fn)
+        if not callable(fn):
+            raise _not_callable(fn)
         home = self._running_home()
         loop = asyncio.get_running_loop()
         call = Call(fn, args, copy_context())
@@ -231,7 +238,8 @@ class LoopRuntime:
 
         Thread: any, the loop's own included (but do not wait for the result there).
         """
-        _check_callable(fn)
+        if not callable(fn):
+            raise _not_callable(fn)
         home = self._running_home()
         call = Call(fn, args, copy_context())
         future: _CallFuture[T] = _CallFuture(lambda: home.cancel(call))
@@ -262,7 +270,8 @@ class LoopRuntime:
         Cancellation: an exception raised in the thread that waits for an item cancels the
             generator, waits for its clean-up, and ends the iteration.
         """
-        _check_callable(fn)
+        if not callable(fn):
+            raise _not_callable(fn)
         return iterate(self, self._step, partial(fn, *args))
 
     def enter(self, manager: AbstractAsyncContextManager[T, bool | None]) -> AbstractContextManager[T, bool]:
@@ -499,26 +508,27 @@ class _CallFuture(Future[T]):
             self.set_result(call.value)
 
 
-def _check_callable(fn: object) -> None:
-    if callable(fn):
-        return
+def _not_callable(fn: object) -> TypeError:
     if isinstance(fn, CoroutineType):
         fn.close()  # refused: without this its RuntimeWarning would point here instead of at the caller
-        raise TypeError(f"pass the function and its arguments, not a coroutine: run({fn.__qualname__}, ...)")
-    raise TypeError(f"an async function is needed, got {fn!r}")
+        return TypeError(f"pass the function and its arguments, not a coroutine: run({fn.__qualname__}, ...)")
+    return TypeError(f"an async function is needed, got {fn!r}")
 
 
 def _wait(done: Any, timeout: float | None) -> bool:
-    """Acquire the lock within ``timeout`` seconds, letting injected exceptions surface meanwhile."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    if threading.main_thread().ident == get_ident():
-        return bool(done.acquire(True, -1 if timeout is None else max(0.0, timeout)))
-    while True:
-        left = _NOTICE if deadline is None else min(_NOTICE, max(0.0, deadline - time.monotonic()))
-        if done.acquire(True, left):
-            return True
-        if left < _NOTICE:
+    """Acquire the lock within ``timeout`` seconds, letting exceptions from outside surface meanwhile."""
+    if timeout is None:
+        if threading.main_thread().ident == get_ident():
+            return bool(done.acquire())  # without a time it is a microsecond faster, too
+        while not done.acquire(True, _NOTICE):
+            raise_if_host_cancelled()
+        return True
+    deadline = time.monotonic() + timeout
+    while not done.acquire(True, min(_NOTICE, max(0.0, deadline - time.monotonic()))):
+        if time.monotonic() >= deadline:
             return False
+        raise_if_host_cancelled()
+    return True
 
 
 def _answer(loop: asyncio.AbstractEventLoop, answered: "asyncio.Future[None]") -> None:
@@ -534,9 +544,10 @@ def _set_done(answered: "asyncio.Future[None]") -> None:
 
 
 def _outcome(call: "Call[T]") -> T:
-    error = call.take_error()
-    if error is None:
+    if call.error is None:
         return call.value
+    error = call.take_error()
+    assert error is not None
     try:
         raise error
     finally:

@@ -1,63 +1,49 @@
 """Who waits for whom: loops' own threads that block in ``run`` for another loop."""
 
 import threading
-from _thread import allocate_lock, get_ident
+from _thread import allocate_lock
 
 from homeloop.errors import DeadlockError
 from homeloop.runtime._probe import thread_stack
 
 _lock = allocate_lock()
-_loop_threads: set[int] = set()
 _waits: dict[int, int] = {}
 """The thread of a blocked loop, and the thread of the loop it waits for."""
 
-
-def add_loop_thread() -> None:
-    """Note that the calling thread runs a loop."""
-    _loop_threads.add(get_ident())
+loop_threads: set[int] = set()
+"""The threads that run a runtime's loop. Only their waits matter here: nobody waits for other threads."""
 
 
-def remove_loop_thread() -> None:
-    """Note that the calling thread's loop has ended."""
-    _loop_threads.discard(get_ident())
-
-
-def begin_wait(awaited: int | None) -> bool:
+def begin_wait(me: int, awaited: int | None) -> None:
     """
-    Note that the calling thread blocks until the ``awaited`` thread's loop answers.
-
-    Returns:
-        Whether the wait was noted, and `end_wait` must be called. Only waits of loops' own threads
-        are: other threads have nothing that anybody could wait for.
+    Note that the calling thread, which runs a loop, blocks until the ``awaited`` thread's loop answers.
 
     Raises:
         DeadlockError: The awaited loop is blocked itself, and in the end for the calling thread.
     """
-    me = get_ident()
-    if me not in _loop_threads or awaited is None:
-        return False
     with _lock:
         chain = [me]
-        thread: int | None = awaited
+        thread = awaited
         while thread is not None and thread != me:
             chain.append(thread)
             thread = _waits.get(thread)
         if thread is None:
-            _waits[me] = awaited
-            return True
+            if awaited is not None:
+                _waits[me] = awaited
+            return
     raise DeadlockError(tuple(_describe(each) for each in chain))
 
 
-def end_wait() -> None:
+def end_wait(me: int) -> None:
     """Note that the calling thread goes on."""
-    _waits.pop(get_ident(), None)
+    _waits.pop(me, None)
 
 
 def forget_parent() -> None:
     """Start anew in a forked child."""
     global _lock
     _lock = allocate_lock()
-    _loop_threads.clear()
+    loop_threads.clear()
     _waits.clear()
 
 
