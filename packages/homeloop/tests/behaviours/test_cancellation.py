@@ -35,6 +35,19 @@ print(homeloop.run(identity, "usable"))
 """
 
 
+WORKER_WAITS = """
+started, cleaned = threading.Event(), threading.Event()
+
+async def inner():
+    started.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.05)
+        cleaned.set()
+"""
+
+
 def test_h01_cancelling_a_submitted_future(runtime: LoopRuntime) -> None:
     """Cancelling a submitted future cancels the coroutine."""
     started, cleaned = threading.Event(), threading.Event()
@@ -133,6 +146,24 @@ def test_h07_an_injected_exception(runtime: LoopRuntime) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(InjectedError))
     thread.join(DEADLINE)
     assert outcome == [True]
+
+
+def test_h08_a_cancelled_callers_worker(scenario) -> None:
+    """
+    Async caller cancelled while its worker thread is in run(): the coroutine is cancelled (native
+    to_thread).
+    """
+    printed = scenario(
+        WORKER_WAITS
+        + """
+async def outer(): await asyncio.to_thread(homeloop.run, inner)
+future = homeloop.submit(outer)
+assert started.wait(30)
+future.cancel()
+print(cleaned.wait(30), homeloop.run(identity, "usable"))
+"""
+    )
+    assert printed == ["True usable"]
 
 
 def test_h09_waiters_see_a_cancelled_future(runtime: LoopRuntime) -> None:

@@ -106,3 +106,19 @@ def test_f06_submit_carries_the_context_in(runtime: LoopRuntime) -> None:
 
     # Nobody waits for what was submitted, so nothing changes behind the caller's back.
     assert contextvars.copy_context().run(caller) == ("caller", "caller")
+
+
+def test_changes_may_be_kept_inside(loop_factory) -> None:
+    """With propagate_context=False a runtime's calls see their caller's context and leave it alone."""
+
+    def caller(runtime: LoopRuntime) -> list[str]:
+        user.set("caller")
+        return [
+            runtime.run(rename, "run inside"),
+            user.get(),
+            asyncio.run(runtime.arun(rename, "arun inside")),
+            user.get(),
+        ]
+
+    with LoopRuntime(name="private", loop_factory=loop_factory, propagate_context=False) as runtime:
+        assert contextvars.copy_context().run(caller, runtime) == ["caller"] * 4

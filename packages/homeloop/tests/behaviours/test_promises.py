@@ -49,6 +49,7 @@ PROMISES = {
     "C06": "five-level sandwich works",
     "C07": "same with the system's own to_thread primitive",
     "C08": "40 threadpool callers of one host loop all finish (FastAPI threadpool)",
+    "C09": "pool starvation: 40 x (run -> to_thread -> run -> to_thread) finishes or errors, no silent deadlock",
     "C10": "coroutine needs the caller's blocked loop: timeout (or refusal) ends it",
     "C11": "called on a running uvloop loop: result or prompt RuntimeError",
     "C12": "called on a running uvloop loop: returns the result",
@@ -93,6 +94,9 @@ PROMISES = {
     "H07": (
         "exception injected into the blocked thread (PyThreadState_SetAsyncExc) is seen within 2 s and "
         "cancels the coroutine"
+    ),
+    "H08": (
+        "async caller cancelled while its worker thread is in run(): the coroutine is cancelled (native to_thread)"
     ),
     "H09": "concurrent.futures.wait/as_completed see a cancelled submitted future as done",
     "I01": "run() once and leave: exit 0 within 3 s, no stderr noise",

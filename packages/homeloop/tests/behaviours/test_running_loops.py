@@ -147,6 +147,24 @@ def test_c08_forty_callers_of_one_host_loop(runtime: LoopRuntime, loop_factory: 
         assert host.run(main()) == list(range(callers))
 
 
+def test_c09_the_pool_does_not_starve(scenario) -> None:
+    """Pool starvation: 40 x (run -> to_thread -> run -> to_thread) finishes or errors, no silent deadlock."""
+    printed = scenario(
+        """
+everybody = asyncio.Barrier(40)
+async def outer(number):
+    await everybody.wait()  # so that all forty ask for a thread before the first inner one does
+    return await asyncio.to_thread(homeloop.run, inner, number)
+async def inner(number):
+    return await asyncio.to_thread(int, number)
+with concurrent.futures.ThreadPoolExecutor(40) as threads:
+    calls = [threads.submit(homeloop.run, outer, number) for number in range(40)]
+    print([call.result(30) for call in calls] == list(range(40)))
+"""
+    )
+    assert printed == ["True"]
+
+
 def test_c10_a_coroutine_that_needs_the_blocked_loop(runtime: LoopRuntime, loop_factory: LoopFactory) -> None:
     """Coroutine needs the caller's blocked loop: timeout (or refusal) ends it."""
 
