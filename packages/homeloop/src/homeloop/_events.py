@@ -66,6 +66,16 @@ class CallAbandoned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CleanUpFailed(Event):
+    """A cancelled call raised while it cleaned up, and nobody waits for it who could be told."""
+
+    level: ClassVar[int] = logging.WARNING
+    runtime: str
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLeft(Event):
     """A task was still there when its loop was closed, though it had been cancelled."""
 

@@ -92,9 +92,13 @@ class CallTimeoutError(LifecycleError, TimeoutError):
         blocked_at: tuple[str, ...] = (),
         abandoned: bool = False,
     ) -> None:
-        super().__init__(what, timeout, waiting_at, blocked_at, abandoned)
+        # One argument: an OSError, which TimeoutError is, takes the first two of more for errno and strerror.
+        super().__init__(what)
         self.what, self.timeout = what, timeout
         self.waiting_at, self.blocked_at, self.abandoned = waiting_at, blocked_at, abandoned
+
+    def __reduce__(self) -> tuple[type["CallTimeoutError"], tuple[object, ...]]:
+        return type(self), (self.what, self.timeout, self.waiting_at, self.blocked_at, self.abandoned)
 
     def __str__(self) -> str:
         text = f"{self.what} did not finish within {self.timeout:g} s"

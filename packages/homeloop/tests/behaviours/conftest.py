@@ -17,9 +17,11 @@ KINDS = [
 ]
 
 PRELUDE = """
-import asyncio, atexit, concurrent.futures, contextvars, gc, os, signal, sys, threading, warnings
+import asyncio, atexit, concurrent.futures, contextvars, gc, logging, os, signal, sys, threading, warnings
 # Python 3.12 warns of every fork beside a thread; forking beside one is what these scenarios are about.
 warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
+# Debug mode tells which steps took longer than a tenth of a second: that is about the machine, not about us.
+logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing"))
 if LOOP_KIND == "uvloop":
     import uvloop
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -70,7 +72,9 @@ def scenario(script: "Callable[..., subprocess.CompletedProcess[str]]", loop_kin
     def run(source: str, **environment: str) -> list[str]:
         prelude = f"LOOP_KIND = {loop_kind!r}\n{PRELUDE}"
         ended = script(prelude + source, timeout=DEADLINE, **environment)
-        assert ended.stderr == ""
+        # In development mode asyncio reports steps that took long, as they do on a busy machine.
+        noise = [line for line in ended.stderr.splitlines() if not line.startswith("Executing <")]
+        assert noise == []
         assert ended.returncode == 0
         return ended.stdout.splitlines()
 

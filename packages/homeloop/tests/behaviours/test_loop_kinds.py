@@ -17,8 +17,7 @@ print(homeloop.run(kind), homeloop.submit(kind).result(30), asyncio.run(caller()
 print(homeloop.default_runtime().statistics().home.kind)
 """
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines() == ["True True True", "uvloop.Loop"]
+    assert (ended.returncode, ended.stdout.splitlines()) == (0, ["True True True", "uvloop.Loop"])
 
 
 def test_l02_in_debug_mode(scenario) -> None:

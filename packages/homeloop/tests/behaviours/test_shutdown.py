@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from homeloop import LoopRuntime
-from homeloop.errors import RuntimeClosedError
+from homeloop.errors import RuntimeDiedError
 
 DEADLINE = 60.0  # seconds; tells a hang from an answer
 
@@ -190,7 +190,7 @@ def test_i11_close_awaits_pending_work(runtime: LoopRuntime) -> None:
         assert sorted(cleaned) == ["background", "run", "submit"]
         assert kept[0].cancelled()
         for waiting in (running, submitted):
-            with pytest.raises(RuntimeClosedError):
+            with pytest.raises(RuntimeDiedError, match="it was closed"):
                 waiting.result(DEADLINE)
 
 

@@ -25,6 +25,7 @@ class Call(Generic[T]):
     # Defaults of the class, not set for each call: most calls never change them.
     task: asyncio.Task[None] | None = None
     error: BaseException | None = None
+    begun = False
     finished = False
     unwanted = False  # cancelled before it was started: it never starts
     cancelled_at_loop = False
@@ -39,6 +40,7 @@ class Call(Generic[T]):
         self.fn = fn
         self.args = args
         self.context = context
+        self.before = context.copy()
         self.counted = counted  # whether it takes a place of `max_in_flight`
 
     @property
@@ -68,9 +70,12 @@ class Call(Generic[T]):
 
     def finish(self) -> None:
         """Wake the caller; the outcome is set."""
+        reply = self.reply
         self.finished = True
+        # Let go of what refers to us, or to the user's objects, so that nothing waits for the collector.
         self.task = None
-        self.reply()
+        del self.reply, self.args
+        reply()
 
     def refuse(self, error: BaseException) -> None:
         """End a call that will not run any more."""
@@ -100,7 +105,8 @@ class Call(Generic[T]):
         return error
 
     def bring_context_back(self) -> None:
-        """Set what the function changed of its context variables in the caller's context."""
+        """Set what the function changed of its context variables, and nothing else, for the caller."""
+        before = self.before
         for var, value in self.context.items():
-            if var.get(_MISSING) is not value:
+            if before.get(var, _MISSING) is not value:
                 var.set(value)

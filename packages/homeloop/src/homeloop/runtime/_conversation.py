@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from homeloop.errors import RuntimeClosedError
+from homeloop.errors import LifecycleError
 
 if TYPE_CHECKING:
     from homeloop.runtime._runtime import LoopRuntime
@@ -125,7 +125,7 @@ def _stop(runtime: "LoopRuntime", conversation: Conversation) -> None:
             conversation.tell(_STOP)
         else:
             conversation.ask(_STOP)
-    except RuntimeClosedError:
+    except LifecycleError:
         pass  # closing the runtime has closed the generator
 
 

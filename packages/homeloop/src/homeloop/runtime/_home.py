@@ -20,6 +20,8 @@ from homeloop.runtime._workers import Workers
 _LAST_CHANCE = 0.5
 """Seconds that resources get to close even when tasks have used up the whole budget. A guess."""
 
+_ENDED = "its loop has ended"
+
 AnyCall = Call[Any]  # Any: a home does not look into what calls return
 
 
@@ -88,11 +90,14 @@ class Home:
         """
         self._inbox.append(call)
         if not self._woken:
-            self._woken = True
             try:
+                self._woken = True
                 self.loop.call_soon_threadsafe(self._pump)
             except RuntimeError:  # the loop is closed, so `ended` is set
                 pass
+            except BaseException:  # a signal handler raised in between: nobody may rely on our wake-up
+                self._woken = False
+                raise
         # Checked after the append: whoever ends the home first sets `ended`, then answers the
         # inbox. Either it sees this call there, or we see the flag and take the call out again.
         if self.ended:
@@ -121,49 +126,58 @@ class Home:
         """Have the loop cancel what it runs, close what lives on it, and end within ``budget`` seconds."""
         self._deadline = time.monotonic() + budget
         self._stopping = True
+        loop: asyncio.AbstractEventLoop | None = getattr(self, "loop", None)
         try:
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            if loop is not None:  # else it will look at `_stopping` as soon as it runs
+                loop.call_soon_threadsafe(loop.stop)
         except RuntimeError:  # it has ended by itself
             pass
 
     # -- on the loop's thread ---------------------------------------------------------------------
 
     def _main(self) -> None:
+        workers = Workers(f"{self._runtime}-executor")
         try:
             self.loop = self._loop_factory()
+            self.affinity = loop_affinity(self.loop)
+            asyncio.set_event_loop(self.loop)
+            self.loop.set_default_executor(workers)
+            self.loop.call_soon(self._started.release)
         except BaseException as error:
+            self.ended = True
             self._start_error = error
             self._started.release()
             return
-        workers = Workers(f"{self._runtime}-executor")
         reason: BaseException | None = None
+        loop_threads.add(threading.get_ident())
+        emit(RuntimeStarted(self._runtime, self.affinity, self._restarts))
         try:
-            asyncio.set_event_loop(self.loop)
-            self.loop.set_default_executor(workers)
-            loop_threads.add(threading.get_ident())
-            self.affinity = loop_affinity(self.loop)
-            emit(RuntimeStarted(self._runtime, self.affinity, self._restarts))
-            self.loop.call_soon(self._started.release)
             self._run_until_stopped()
         except BaseException as error:  # the selector failed: nothing more can run here
             reason = error
         finally:
             self._end(workers, reason)
-            if self._started.locked():
-                self._start_error = reason
-                self._started.release()
 
     def _run_until_stopped(self) -> None:
         while not self._stopping:
+            self._run_loop()
+            if not self._stopping:
+                logger.warning("somebody stopped the loop of runtime %r; it goes on", self._runtime)
+        drain = self.loop.create_task(self._drain())
+        drain.add_done_callback(lambda _: self.loop.stop())
+        while not drain.done():  # a clean-up may stop the loop, too
+            self._run_loop()
+        drain.result()
+
+    def _run_loop(self) -> None:
+        while True:
             try:
                 self.loop.run_forever()
             except (KeyboardInterrupt, SystemExit):
                 # Raised by a task that nobody awaits; the loop is whole and others depend on it.
                 logger.exception("a background task of runtime %r tried to end the process", self._runtime)
             else:
-                if not self._stopping:
-                    logger.warning("somebody stopped the loop of runtime %r; it goes on", self._runtime)
-        self.loop.run_until_complete(self._drain())
+                return
 
     def _pump(self) -> None:
         self._woken = False  # before looking: whoever appends from now on wakes us again
@@ -181,16 +195,28 @@ class Home:
             else:
                 self._waiting.append(call)
         else:
-            self._counted += call.counted
-            self.in_flight.add(call)
-            task = self.loop.create_task(call.drive(self._done), context=call.context)
-            if not call.finished:  # an eager task factory may have run it to its end
-                call.task = task
+            self._launch(call)
+
+    def _launch(self, call: AnyCall) -> None:
+        self._counted += call.counted
+        self.in_flight.add(call)
+        call.begun = True
+        coroutine = call.drive(self._done)
+        try:
+            task = self.loop.create_task(coroutine, context=call.context)
+        except BaseException as error:  # a task factory of the user's
+            coroutine.close()
+            call.error = error
+            self._done(call)
+            return
+        if not call.finished:  # an eager task factory may have run it to its end
+            call.task = task
 
     def _done(self, call: AnyCall) -> None:
         self.in_flight.discard(call)
         if self._stopping and not call.unwanted and isinstance(call.error, asyncio.CancelledError):
-            cancelled, call.error = call.error, self._refusal()
+            cancelled = call.error
+            call.error = RuntimeDiedError(self._runtime, "it was closed, which cancelled the call")
             call.error.__cause__ = cancelled
         self.done_count += 1
         call.finish()
@@ -200,6 +226,7 @@ class Home:
                 self._begin(self._waiting.popleft())
 
     def _cancel(self, call: AnyCall) -> None:
+        self._pump()  # it may be there still, if its caller was interrupted while posting it
         if call in self._waiting:
             self._waiting.remove(call)
             call.refuse(asyncio.CancelledError())
@@ -216,16 +243,16 @@ class Home:
         for call in tuple(self.in_flight):
             if call.task not in self.abandoned:
                 call.cancel()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        of_calls = {call.task for call in self.in_flight}
-        for task in tasks - of_calls:
-            task.cancel()
-        if tasks:
+        left: set[asyncio.Task[Any]] = set()
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()} - left:  # clean-up may start tasks, too
+            of_calls = {call.task for call in self.in_flight}
+            for task in tasks - of_calls:
+                task.cancel()
             _, left = await asyncio.wait(tasks, timeout=max(0.0, self._deadline - time.monotonic()))
-            for task in left:
-                emit(TaskLeft(self._runtime, repr(task.get_name()), await_chain(task)))
             for task in tasks - left - of_calls:
                 self._report_error(task)
+        for task in left:
+            emit(TaskLeft(self._runtime, repr(task.get_name()), await_chain(task)))
         try:
             async with asyncio.timeout(max(_LAST_CHANCE, self._deadline - time.monotonic())):
                 await self.loop.shutdown_asyncgens()
@@ -242,22 +269,29 @@ class Home:
         self.died = reason is not None
         self.ended = True  # before the inbox is answered: see post()
         loop_threads.discard(threading.get_ident())
-        # Waited for with a bound: a blocked worker must not keep the home from ending.
         workers.shutdown(wait=False, cancel_futures=True)
+        try:
+            asyncio.set_event_loop(None)
+            self.loop.close()
+        except Exception as error:
+            logger.exception("the loop of runtime %r could not be closed", self._runtime)
+            reason = reason or error
+        finally:
+            self._answer_all()
+        # After the answers, which workers may be waiting for; with a bound, because they may block elsewhere.
         workers.join(max(0.0, self._deadline - time.monotonic()))
-        asyncio.set_event_loop(None)
-        self.loop.close()
-        for call in (*self.in_flight, *self._waiting, *self._inbox):
-            call.refuse(self._refusal())
-        self.in_flight.clear()
-        self._waiting.clear()
-        self._inbox.clear()
         if reason is not None:
             emit(RuntimeDied(self._runtime, self.affinity, repr(reason)))
         else:
             emit(RuntimeStopped(self._runtime, self.affinity))
 
+    def _answer_all(self) -> None:
+        for calls in (self.in_flight, self._waiting, self._inbox):
+            while calls:
+                call = calls.pop()
+                call.refuse(RuntimeDiedError(self._runtime, _ENDED) if call.begun else self._refusal())
+
     def _refusal(self) -> RuntimeClosedError | RuntimeDiedError:
         if self.died:
-            return RuntimeDiedError(self._runtime, "its loop has ended")
+            return RuntimeDiedError(self._runtime, _ENDED)
         return RuntimeClosedError(self._runtime)

@@ -6,32 +6,30 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from homeloop._affinity import Affinity
 
 _numbers = itertools.count(1)
 _numbered: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
-_numbering = threading.Lock()
 
 
 def loop_affinity(loop: asyncio.AbstractEventLoop) -> Affinity:
     """Describe a loop as seen from the calling thread, which should be the loop's own."""
-    number = _numbered.get(loop)
-    if number is None:
-        with _numbering:
-            number = _numbered.setdefault(loop, next(_numbers))
+    # Without a lock, which a fork could leave locked: of two threads that ask first, one wastes a number.
+    number = _numbered.get(loop) or _numbered.setdefault(loop, next(_numbers))
     kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
     return Affinity(os.getpid(), number, kind, threading.current_thread().name)
 
 
 def callable_name(fn: Callable[..., object]) -> str:
     """Name a callable for people: ``module.qualname``, through partials."""
-    while (inner := getattr(fn, "func", None)) is not None:
-        fn = inner
+    while isinstance(fn, partial):
+        fn = cast("Callable[..., object]", fn.func)
     name = getattr(fn, "__qualname__", type(fn).__qualname__)
     return f"{getattr(fn, '__module__', None) or type(fn).__module__}.{name}()"
 

@@ -17,7 +17,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 from homeloop._affinity import Affinity
-from homeloop._events import CallAbandoned, RuntimeStuck, emit
+from homeloop._events import CallAbandoned, CleanUpFailed, RuntimeStuck, emit
 from homeloop.errors import CallTimeoutError, RuntimeClosedError, RuntimeDiedError, WrongThreadError
 from homeloop.runtime import _waits, _workers
 from homeloop.runtime._call import Call
@@ -106,10 +106,12 @@ class LoopRuntime:
         self._propagate_context = propagate_context
         self._loop_factory = loop_factory
         self._home: Home | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # re-entered by signal handlers and finalizers
+        self._opening: Home | None = None
         self._closed = False
         self._restarts = 0
-        self._dropped: weakref.finalize[..., LoopRuntime]
+        self._dropped: weakref.finalize[..., LoopRuntime] | None = None
+        forget_in_child(self)
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -209,7 +211,8 @@ class LoopRuntime:
             await asyncio.wait((answered,), timeout=timeout)
             if not answered.done():
                 home.cancel(call)
-                await self._settle(answered)
+                if await self._settle(answered):
+                    raise asyncio.CancelledError
                 if not call.finished or isinstance(call.error, asyncio.CancelledError):
                     raise self._timed_out(home, call, cast("float", timeout))
         except asyncio.CancelledError:
@@ -217,6 +220,8 @@ class LoopRuntime:
             await self._settle(answered)
             if not call.finished:
                 self._give_up(home, call)
+            elif isinstance(call.error, Exception):
+                emit(CleanUpFailed(self.name, call.name, repr(call.take_error())))
             raise
         finally:
             if call.finished and self._propagate_context:
@@ -242,7 +247,7 @@ class LoopRuntime:
             raise _not_callable(fn)
         home = self._running_home()
         call = Call(fn, args, copy_context())
-        future: _CallFuture[T] = _CallFuture(lambda: home.cancel(call))
+        future: _CallFuture[T] = _CallFuture(self.name, lambda: home.cancel(call))
         call.reply = lambda: future.resolve(call)
         home.post(call)
         return future
@@ -317,8 +322,8 @@ class LoopRuntime:
         End the loop: cancel what it runs, await the clean-up, close what lives on it. Idempotent.
 
         Tasks are cancelled and awaited, then asynchronous generators and with them loop-bound
-        resources are closed, last opened first, then the loop. Calls still waiting are answered
-        with `RuntimeClosedError`.
+        resources are closed, last opened first, then the loop. Calls that run are
+        answered with `RuntimeDiedError`, those that have not begun with `RuntimeClosedError`.
 
         Args:
             timeout: Seconds for all of it. What is left then is named in the log and let go; a
@@ -332,16 +337,24 @@ class LoopRuntime:
         home = self._home
         if home is not None and home.thread.ident == get_ident():
             raise WrongThreadError("close()", home.thread.name)
+        self._stop(timeout)
+        self._join(timeout)
+
+    def _stop(self, timeout: float) -> None:
         self._closed = True
         with self._starting:
-            home, self._home = self._home, None
-        if home is None or home.ended:
+            home = self._home
+            if home is not None and self._dropped is not None and self._dropped.detach():
+                home.stop(timeout)
+
+    def _join(self, timeout: float) -> None:
+        home = self._home
+        if home is None:
             return
-        self._dropped.detach()
-        home.stop(timeout)
         home.thread.join(timeout + _CLOSE_MARGIN)
         if home.thread.is_alive():
             emit(RuntimeStuck(self.name, home.affinity, thread_stack(home.thread.ident)))
+        self._home = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -379,11 +392,13 @@ class LoopRuntime:
 
     def forget_parent(self) -> None:
         """Forget, in a forked child, the loop that stayed with the parent. Called by the fork hook."""
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
+        self._opening = None
         _waits.forget_parent()
         _workers.forget_parent()
         if self._home is not None:
-            self._dropped.detach()
+            if self._dropped is not None:
+                self._dropped.detach()
             keep_untouched(self._home)
             self._home = None
             self._restarts += 1
@@ -397,30 +412,44 @@ class LoopRuntime:
         return self._open_home()
 
     def _open_home(self) -> Home:
+        opening = self._opening
+        if opening is not None and opening.thread.ident == get_ident():
+            raise WrongThreadError("run()", opening.thread.name)
         with self._starting:
             if self._closed:
                 raise RuntimeClosedError(self.name)
             if sys.is_finalizing():
                 raise RuntimeDiedError(self.name, "the interpreter is exiting")
+            if self._opening is not None:
+                raise RuntimeDiedError(self.name, "its loop is just being started by this very thread")
             if self._home is not None:
                 if not self._home.ended:
                     return self._home
+                if self._dropped is not None:
+                    self._dropped.detach()  # it would keep the dead home
                 self._home = None
                 self._restarts += 1
             _close_at_exit(self)
-            home = Home(self.name, self._loop_factory, self._restarts, self._admission)
-            try:
-                home.start()
-            except RuntimeError as error:
-                if home.thread.ident is not None:
-                    raise  # the loop factory's own
-                raise RuntimeDiedError(self.name, f"its thread cannot be started ({error})") from error
-            self._home = home
+            self._home = home = self._start_home()
             # A runtime dropped without close() takes its loop along: stop() only posts, so this may
             # run in any thread, at any collection. At exit `_close_all` does it properly.
             self._dropped = weakref.finalize(self, home.stop, 0.0)
             self._dropped.atexit = False
             return home
+
+    def _start_home(self) -> Home:
+        home = Home(self.name, self._loop_factory, self._restarts, self._admission)
+        self._opening = home
+        try:
+            home.start()
+        except BaseException as error:
+            if home.thread.ident is None and isinstance(error, RuntimeError):
+                raise RuntimeDiedError(self.name, f"its thread cannot be started ({error})") from error
+            home.stop(0.0)  # interrupted: it must not go on without an owner
+            raise
+        finally:
+            self._opening = None
+        return home
 
     def _expire(self, home: Home, call: "Call[Any]", done: Any, timeout: float | None) -> None:
         """Cancel a call whose time is over and wait for its clean-up; return only if it finished well."""
@@ -433,7 +462,8 @@ class LoopRuntime:
 
     def _timed_out(self, home: Home, call: "Call[Any]", timeout: float) -> CallTimeoutError:
         blocked_at = () if call.finished else self._give_up(home, call)
-        error = CallTimeoutError(call.name, timeout, call.waiting_at, blocked_at, not call.finished)
+        abandoned = call.begun and not call.finished
+        error = CallTimeoutError(call.name, timeout, call.waiting_at, blocked_at, abandoned)
         error.__cause__ = call.take_error()
         return error
 
@@ -451,20 +481,23 @@ class LoopRuntime:
         if error is not None and not isinstance(error, asyncio.CancelledError):
             interrupt.add_note(f"while {call.name} cleaned up after this, it raised {error!r}")
 
-    async def _settle(self, answered: "asyncio.Future[None]") -> None:
-        """Wait for a cancelled call's clean-up, at most the grace, whatever happens to the waiter."""
+    async def _settle(self, answered: "asyncio.Future[None]") -> bool:
+        """Wait for a cancelled call's clean-up, at most the grace; tell whether the waiter was cancelled, too."""
+        cancelled = False
         deadline = time.monotonic() + self.grace
         while not answered.done() and (left := deadline - time.monotonic()) > 0:
             try:
                 await asyncio.wait((answered,), timeout=left)
             except asyncio.CancelledError:
-                continue  # cancelled once more: the clean-up still goes first
+                cancelled = True  # the clean-up still goes first
+        return cancelled
 
     def _give_up(self, home: Home, call: "Call[Any]") -> tuple[str, ...]:
         """Leave a call that did not end in its grace to its loop; tell what blocks that loop, if anything."""
         blocked_at = () if call.cancelled_at_loop else thread_stack(home.thread.ident)
-        home.abandon(call)
-        emit(CallAbandoned(self.name, call.name, call.waiting_at, blocked_at))
+        if call.begun:  # else it never will
+            home.abandon(call)
+            emit(CallAbandoned(self.name, call.name, call.waiting_at, blocked_at))
         return blocked_at
 
 
@@ -475,36 +508,43 @@ _CLOSE_MARGIN = 2.0
 class _CallFuture(Future[T]):
     """A future that passes its cancellation on to the call."""
 
-    def __init__(self, cancel_call: Callable[[], None]) -> None:
+    def __init__(self, runtime: str, cancel_call: Callable[[], None]) -> None:
         super().__init__()
-        self._cancel_call = cancel_call
-        self._deciding = threading.RLock()  # re-entered by a done callback that cancels again
+        self._runtime = runtime
+        self._cancel_call: Callable[[], None] | None = cancel_call
+        self._deciding = allocate_lock()  # held to decide only: done callbacks run without it
+        self._decided: Literal["cancelled", "resolved"] | None = None
 
     def cancel(self) -> bool:
         """Cancel the call, begun or not; False only if it has finished."""
         with self._deciding:
-            if self.cancelled():
-                return True
-            if not super().cancel():
-                return False
-            self.set_running_or_notify_cancel()  # so that futures.wait() sees it as done
-        self._cancel_call()
+            if self._decided is not None:
+                return self._decided == "cancelled"
+            self._decided = "cancelled"
+        super().cancel()
+        self.set_running_or_notify_cancel()  # so that futures.wait() sees it as done
+        if self._cancel_call is not None:
+            self._cancel_call()
         return True
 
     def resolve(self, call: "Call[T]") -> None:
         """Take over the call's outcome, unless cancelled meanwhile."""
+        self._cancel_call = None  # it refers to the call, and the call may refer to us
         error = call.take_error()
         with self._deciding:
-            if self.cancelled():
-                return
-            if isinstance(error, asyncio.CancelledError):
-                super().cancel()
+            cancelled = self._decided == "cancelled"
+            self._decided = self._decided or "resolved"
+        if cancelled:
+            if isinstance(error, Exception):
+                emit(CleanUpFailed(self._runtime, call.name, repr(error)))
+        elif isinstance(error, asyncio.CancelledError):
+            super().cancel()
             self.set_running_or_notify_cancel()
-        if self.cancelled():
-            return
-        if error is not None:
+        elif error is not None:
+            self.set_running_or_notify_cancel()
             self.set_exception(error)
         else:
+            self.set_running_or_notify_cancel()
             self.set_result(call.value)
 
 
@@ -560,10 +600,9 @@ _exited = False
 
 
 def _close_at_exit(runtime: LoopRuntime) -> None:
-    """Drain the runtime when the interpreter exits, and let forked children forget its loop."""
+    """Drain the runtime when the interpreter exits."""
     global _at_exit
     _open.add(runtime)
-    forget_in_child(runtime)
     if not _at_exit:
         _at_exit = True
         atexit.register(_close_all)
@@ -572,12 +611,43 @@ def _close_at_exit(runtime: LoopRuntime) -> None:
 def _close_all() -> None:
     global _exited
     _exited = True
-    for runtime in tuple(_open):
-        runtime.close()
+    runtimes = _snapshot(_open)
+    for runtime in runtimes:  # all at once: together they take no longer than the slowest
+        runtime._stop(_EXIT_BUDGET)  # pyright: ignore[reportPrivateUsage] - same module
+    for runtime in runtimes:
+        runtime._join(_EXIT_BUDGET)  # pyright: ignore[reportPrivateUsage]
 
 
-_default: LoopRuntime | None = None
-_making = allocate_lock()
+def _snapshot(runtimes: "weakref.WeakSet[LoopRuntime]") -> tuple[LoopRuntime, ...]:
+    while True:
+        try:
+            return tuple(runtimes)
+        except RuntimeError:  # another thread has just opened one
+            continue
+
+
+_EXIT_BUDGET = 5.0  # seconds
+
+
+class _Default:
+    """The process's default runtime."""
+
+    def __init__(self) -> None:
+        self.runtime: LoopRuntime | None = None
+        self._making = allocate_lock()
+
+    def make(self) -> LoopRuntime:
+        with self._making:
+            forget_in_child(self)
+            if self.runtime is None or (self.runtime.is_closed and not _exited):
+                self.runtime = LoopRuntime()
+            return self.runtime
+
+    def forget_parent(self) -> None:
+        self._making = allocate_lock()
+
+
+_default = _Default()
 
 
 def default_runtime() -> LoopRuntime:
@@ -586,11 +656,7 @@ def default_runtime() -> LoopRuntime:
 
     A default runtime that was closed is replaced by a new one, except while the interpreter exits.
     """
-    global _default
-    runtime = _default
-    if runtime is None or (runtime.is_closed and not _exited):
-        with _making:
-            if _default is None or _default.is_closed:
-                _default = LoopRuntime()
-            runtime = _default
+    runtime = _default.runtime
+    if runtime is None or runtime.is_closed:
+        return _default.make()
     return runtime
