@@ -6,11 +6,14 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar, TypeVarTuple, Unpack
 
+from homeloop.runtime._endings import LAST_CHANCE, Ending, loop_ending, notice_closed_loops
 from homeloop.runtime._fork import forget_in_child, keep_untouched
 from homeloop.runtime._probe import callable_name, loop_affinity
 from homeloop.runtime._runtime import LoopRuntime, RuntimeStatistics, default_runtime
 
 __all__ = (
+    "LAST_CHANCE",
+    "Ending",
     "LoopRuntime",
     "RuntimeStatistics",
     "arun",
@@ -21,6 +24,8 @@ __all__ = (
     "iterate",
     "keep_untouched",
     "loop_affinity",
+    "loop_ending",
+    "notice_closed_loops",
     "run",
     "submit",
     "sync",
