@@ -1,6 +1,8 @@
 """Bound callbacks: called from anywhere, run on their own loop, in order."""
 
 import asyncio
+import os
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
@@ -8,12 +10,13 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, Literal, ParamSpec
 
 from homeloop._events import CallbackFailed, emit
-from homeloop.errors import LoopEndingError
-from homeloop.runtime import callable_name, default_runtime, loop_affinity
+from homeloop.errors import LoopEndingError, WrongLoopError
+from homeloop.runtime import LAST_CHANCE, callable_name, default_runtime, loop_ending
 
 __all__ = ("BoundCallback", "Delivery", "bind_callback")
 
 P = ParamSpec("P")
+_Call = tuple["Delivery", Context, tuple[Any, ...], dict[str, Any]]
 
 
 class Delivery(Future[None]):
@@ -21,8 +24,12 @@ class Delivery(Future[None]):
     One call of a bound callback, on its way.
 
     Await it on any loop, or call `result` on a thread, to wait until the callback has run. It need
-    not be waited for. Cancelling the waiter does not take the call back.
+    not be waited for. Neither cancelling the waiter nor `cancel` takes the call back.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()  # from now on cancel() says no
 
     def __await__(self) -> Generator[Any, None, None]:
         return asyncio.shield(asyncio.wrap_future(self)).__await__()
@@ -41,30 +48,70 @@ class BoundCallback(Generic[P]):
     def __init__(
         self,
         callback: Callable[P, Awaitable[object]] | Callable[P, object],
-        loop: asyncio.AbstractEventLoop,
         on_error: Literal["report", "raise"],
     ) -> None:
         self._callback = callback
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._on_error = on_error
         self._name = callable_name(callback)
-        self._home = loop_affinity(loop)
-        self._queue: deque[tuple[Delivery, Context, tuple[Any, ...], dict[str, Any]]] = deque()
+        self._pid = os.getpid()
+        self._queue: deque[_Call] = deque()
+        self._running: Delivery | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._ending = loop_ending(self._loop)
+        self._home = self._ending.affinity
+        # The loop's end must not keep every callback alive that was ever bound to the loop.
+        end, lose = weakref.WeakMethod(self.end), weakref.WeakMethod(self.lose)
+        leave = self._ending.add(lambda: _end(end), lambda: _lose(lose))
+        weakref.finalize(self, leave).atexit = False
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Delivery:
         delivery = Delivery()
+        if os.getpid() != self._pid:  # the parent's loop must not even be woken
+            self._settle(
+                delivery, WrongLoopError(f"callback {self._name}", str(self._home), f"process {os.getpid()}")
+            )
+            return delivery
         self._queue.append((delivery, copy_context(), args, kwargs))
         try:
-            self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:  # the loop is closed
-            self._refuse_all()
+            self._loop.call_soon_threadsafe(_WakeUp(self._wake, self.refuse))
+        except RuntimeError:
+            pass  # the loop is closed: the wake-up has seen that
+        # Looked at after the append: the end sets the flag first and empties the queue then.
+        if self._ending.begun:
+            self.refuse()
         return delivery
 
     def __repr__(self) -> str:
         return f"<BoundCallback {self._name} on {self._home}>"
 
+    def refuse(self) -> None:
+        """Answer the calls that have not begun: the loop is ending or closed. Thread: any."""
+        if os.getpid() != self._pid:
+            return  # they are the parent's, who answers them
+        while self._queue:
+            try:
+                delivery, *_ = self._queue.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            self._settle(delivery, self._refusal())
+
+    def lose(self) -> None:
+        """Answer every call: the loop was closed while one ran. Thread: any."""
+        running, self._running = self._running, None
+        if running is not None:
+            self._settle(running, self._refusal())
+        self.refuse()
+
     # -- on the loop ---------------------------------------------------------------------------------
+
+    async def end(self) -> None:
+        """Cancel the call that runs and answer the others."""
+        pump = self._pump
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait((pump,), timeout=LAST_CHANCE)
+        self.lose()
 
     def _wake(self) -> None:
         if self._pump is None and self._queue:
@@ -74,44 +121,80 @@ class BoundCallback(Generic[P]):
     def _pumped(self, pump: "asyncio.Task[None]") -> None:
         self._pump = None
         if pump.cancelled():
-            self._refuse_all()  # the loop is ending
+            self.refuse()  # the loop is ending
         else:
             self._wake()  # what came in after the last look
 
     async def _run_queued(self) -> None:
         while self._queue:
             delivery, context, args, kwargs = self._queue.popleft()
+            self._running = delivery
             try:
                 # A task of its own, so that it runs in the caller's context.
                 await self._loop.create_task(self._invoke(args, kwargs), context=context)
             except asyncio.CancelledError as cancelled:
-                self._settle(delivery, cancelled)
                 if (pump := asyncio.current_task()) is not None and pump.cancelling():
+                    self._settle(delivery, self._refusal())
                     raise
-            except Exception as error:
+                self._settle(delivery, cancelled)
+            except GeneratorExit:  # thrown away with its loop
+                self._settle(delivery, self._refusal())
+                raise
+            except BaseException as error:  # SystemExit and KeyboardInterrupt went to the loop's owner too
                 self._settle(delivery, error)
             else:
-                delivery.set_result(None)
+                self._settle(delivery, None)
+            self._running = None
 
     async def _invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         result = self._callback(*args, **kwargs)
         if isinstance(result, Awaitable):
             await result
 
-    def _settle(self, delivery: Delivery, error: BaseException) -> None:
-        emit(CallbackFailed(self._name, self._home, f"{type(error).__name__}: {error}"))
-        if self._on_error == "raise":
+    def _settle(self, delivery: Delivery, error: BaseException | None) -> None:
+        if delivery.done():
+            return  # given up when the loop's end could not wait for it
+        if error is not None:
+            emit(CallbackFailed(self._name, self._home, f"{type(error).__name__}: {error}"))
+        if error is not None and self._on_error == "raise":
             delivery.set_exception(error)
         else:
             delivery.set_result(None)
 
-    def _refuse_all(self) -> None:
-        while self._queue:
-            try:
-                delivery, *_ = self._queue.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            self._settle(delivery, LoopEndingError(f"callback {self._name}", str(self._home)))
+    def _refusal(self) -> LoopEndingError:
+        return LoopEndingError(f"callback {self._name}", str(self._home))
+
+
+class _WakeUp:
+    """
+    Wakes a callback's loop, or answers the callback's calls.
+
+    A loop that is closed before it has run this throws it away, and that is the only sign it gives.
+    """
+
+    __slots__ = ("_refuse", "_wake")
+
+    def __init__(self, wake: Callable[[], None], refuse: Callable[[], None]) -> None:
+        self._wake = wake
+        self._refuse: Callable[[], None] | None = refuse
+
+    def __call__(self) -> None:
+        self._refuse = None
+        self._wake()
+
+    def __del__(self) -> None:
+        if self._refuse is not None:
+            self._refuse()
+
+
+async def _end(method: Callable[[], Callable[[], Awaitable[None]] | None]) -> None:
+    if (end := method()) is not None:
+        await end()
+
+
+def _lose(method: Callable[[], Callable[[], None] | None]) -> None:
+    if (lose := method()) is not None:
+        lose()
 
 
 def bind_callback(
@@ -132,11 +215,12 @@ def bind_callback(
 
     Thread: where a loop runs, that loop is the home; elsewhere the default runtime's is.
     """
-    loop = asyncio._get_running_loop()  # pyright: ignore[reportPrivateUsage] - documented, returns None
-    if loop is None:
-        loop = default_runtime().run(_running_loop)
-    return BoundCallback(callback, loop, on_error)
+    if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage] - documented
+        return BoundCallback(callback, on_error)
+    return default_runtime().run(_bind, callback, on_error)
 
 
-async def _running_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()
+async def _bind(
+    callback: Callable[P, Awaitable[object]] | Callable[P, object], on_error: Literal["report", "raise"]
+) -> BoundCallback[P]:
+    return BoundCallback(callback, on_error)

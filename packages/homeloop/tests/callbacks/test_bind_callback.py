@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,14 @@ import pytest
 import homeloop
 from homeloop import LoopRuntime, bind_callback
 from homeloop.errors import LoopEndingError
+
+LOOPS = {"asyncio": asyncio.new_event_loop}
+try:
+    import uvloop
+except ImportError:
+    pass
+else:
+    LOOPS["uvloop"] = uvloop.new_event_loop
 
 name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")
 
@@ -113,7 +122,7 @@ def test_an_error_is_raised_where_it_is_awaited_if_asked(runtime: LoopRuntime) -
         with pytest.raises(ValueError, match="boom") as caught:
             await callback()
         assert caught.value is original
-        assert callback().exception is not None
+        assert await asyncio.to_thread(callback().exception, 10) is original
 
     runtime.run(main)
 
@@ -154,6 +163,7 @@ def test_without_a_running_loop_the_default_runtime_is_the_home() -> None:
     callback = bind_callback(lambda: threads.append(threading.current_thread().name))
     callback().result(10)
     assert threads == ["homeloop"]
+    assert "thread 'homeloop'" in repr(callback)
     homeloop.default_runtime().close()
 
 
@@ -184,3 +194,172 @@ def test_cancelling_the_waiter_does_not_take_the_call_back(runtime: LoopRuntime)
         assert seen == [1]
 
     runtime.run(main)
+
+
+def test_an_exception_that_ends_processes_is_settled_like_any_other(runtime: LoopRuntime) -> None:
+    """Nobody waits for ever for a callback that raised a BaseException; later calls run."""
+
+    class Abort(BaseException):
+        pass
+
+    seen: list[int] = []
+
+    async def fail(i: int) -> None:
+        if i == 0:
+            raise Abort
+        seen.append(i)
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(fail, on_error="raise")
+
+    callback = runtime.run(bind)
+    with pytest.raises(Abort):
+        callback(0).result(10)
+    callback(1).result(10)
+    assert seen == [1]
+
+
+def test_a_delivery_cannot_be_cancelled(runtime: LoopRuntime) -> None:
+    """cancel() says no, and what was called happens, as does what is called later."""
+    seen: list[int] = []
+    gate = threading.Event()
+
+    async def note(i: int) -> None:
+        await asyncio.to_thread(gate.wait, 10)
+        seen.append(i)
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(note)
+
+    callback = runtime.run(bind)
+    deliveries = [callback(0), callback(1)]
+    assert [delivery.cancel() for delivery in deliveries] == [False, False]
+    gate.set()
+    for delivery in deliveries:
+        delivery.result(10)
+    assert seen == [0, 1]
+
+
+def test_a_call_on_a_loop_that_has_ended_but_is_not_closed_is_answered() -> None:
+    """The end of the loop is its end, whenever its owner closes it."""
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(print, on_error="raise")
+
+    loop = asyncio.new_event_loop()
+    callback = loop.run_until_complete(bind())
+    queued = callback("before the end, on a loop that stands still")
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    with pytest.raises(LoopEndingError):
+        queued.result(10)
+    with pytest.raises(LoopEndingError):
+        callback("after the end").result(10)
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_loop_closed_with_calls_on_their_way_answers_them(kind: str) -> None:
+    """Also when its owner closes it without shutting anything down."""
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(print, on_error="raise")
+
+    loop = LOOPS[kind]()
+    callback = loop.run_until_complete(bind())
+    queued = callback("x")
+    loop.close()
+    with pytest.raises(LoopEndingError):
+        queued.result(10)
+
+
+def test_a_call_that_ran_when_its_loop_was_closed_is_answered_when_that_is_noticed() -> None:
+    """Nothing tells of such an end; the next loop that something lives on finds out."""
+    held = asyncio.Event()
+
+    async def stuck() -> None:
+        held.set()
+        await asyncio.Event().wait()
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(stuck, on_error="raise")
+
+    async def start() -> object:
+        delivery = callback()
+        await held.wait()
+        return delivery
+
+    loop = asyncio.new_event_loop()
+    callback = loop.run_until_complete(bind())
+    delivery = loop.run_until_complete(start())
+    tasks = asyncio.all_tasks(loop)
+    loop.close()
+    asyncio.run(bind())
+    with pytest.raises(LoopEndingError):
+        delivery.result(10)
+    for task in tasks:  # abandoned on purpose
+        task._log_destroy_pending = False
+
+
+def test_a_thread_that_waits_for_calls_goes_on_when_the_runtime_closes() -> None:
+    """A worker in the middle of a row of calls neither hangs nor keeps the process."""
+    called, going, answered = threading.Event(), threading.Event(), []
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(called.set, on_error="raise")
+
+    runtime = LoopRuntime(name="ending")
+    callback = runtime.run(bind)
+
+    def work() -> None:
+        try:
+            while True:
+                callback().result(10)
+                going.set()
+        except BaseException as error:
+            answered.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert going.wait(10)
+    runtime.close()
+    worker.join(10)
+    assert [type(error) for error in answered] == [LoopEndingError]
+
+
+def test_a_forked_child_is_refused_and_does_not_touch_its_parents_loop(script) -> None:
+    """The callback's home is in the parent process."""
+    ended = script(
+        """
+import os, warnings
+warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
+import homeloop
+from homeloop.errors import WrongLoopError
+callback = homeloop.bind_callback(lambda: None, on_error="raise")
+loop = callback._loop
+number = os.fork()
+if number == 0:
+    loop.call_soon_threadsafe = None
+    try:
+        callback().result(10)
+    except WrongLoopError as error:
+        assert "belongs to loop" in str(error)
+        os._exit(0)
+    os._exit(1)
+assert os.waitpid(number, 0)[1] == 0
+callback().result(10)
+"""
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_callback_is_not_kept_alive_by_its_loop(runtime: LoopRuntime) -> None:
+    """One callback per request does not fill the memory of a loop that serves for months."""
+
+    async def main() -> bool:
+        callback = bind_callback(print)
+        gone = weakref.ref(callback)
+        del callback
+        return gone() is None
+
+    assert runtime.run(main)
