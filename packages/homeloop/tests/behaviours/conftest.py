@@ -21,7 +21,7 @@ import asyncio, atexit, concurrent.futures, contextvars, gc, logging, os, signal
 # Python 3.12 warns of every fork beside a thread; forking beside one is what these scenarios are about.
 warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
 # Debug mode tells which steps took longer than a tenth of a second: that is about the machine, not about us.
-logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing"))
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 if LOOP_KIND == "uvloop":
     import uvloop
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
