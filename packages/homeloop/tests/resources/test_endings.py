@@ -485,3 +485,42 @@ assert local.statistics().live == 1
 """
     )
     assert (ended.returncode, ended.stderr) == (0, "")  # type: ignore[attr-defined]
+
+
+def test_a_child_forked_while_a_thread_looks_at_the_loops_is_not_stuck(
+    script: Callable[..., object],
+) -> None:
+    """The locks that a fork copies may be held by threads that the child does not have."""
+    ended = script(
+        """
+import asyncio, os, signal, threading, warnings
+warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
+import homeloop
+looking, forked = threading.Event(), threading.Event()
+class Loop(asyncio.SelectorEventLoop):
+    def is_closed(self):
+        if threading.current_thread().name == "looker":
+            looking.set()
+            forked.wait(10)
+        return super().is_closed()
+local = homeloop.LoopLocal(object)
+loop = Loop()
+loop.run_until_complete(local.get())
+looker = threading.Thread(target=local.statistics, name="looker")
+looker.start()
+assert looking.wait(10)
+number = os.fork()
+if number == 0:
+    signal.alarm(10)
+    homeloop.run(local.get)
+    homeloop.default_runtime().close()
+    os._exit(0)
+forked.set()
+looker.join(10)
+status = os.waitpid(number, 0)[1]
+loop.run_until_complete(loop.shutdown_asyncgens())
+loop.close()
+assert status == 0, status
+"""
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")  # type: ignore[attr-defined]
