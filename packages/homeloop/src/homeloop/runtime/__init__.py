@@ -12,8 +12,8 @@ from homeloop.runtime._probe import callable_name, loop_affinity
 from homeloop.runtime._runtime import LoopRuntime, RuntimeStatistics, default_runtime
 
 __all__ = (
-    "LAST_CHANCE",
     "Ending",
+    "LAST_CHANCE",
     "LoopRuntime",
     "RuntimeStatistics",
     "arun",
