@@ -6,6 +6,7 @@ import ctypes
 import gc
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,10 @@ from homeloop.errors import RuntimeClosedError, WrongThreadError
 DEADLINE = 60.0  # seconds; tells a hang from an answer
 
 user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+
+
+class Thing:
+    """Something whose end can be watched."""
 
 
 async def numbers(cleaned: list[str] | None = None) -> AsyncIterator[int]:
@@ -236,3 +241,29 @@ def test_the_default_runtime_has_them_too() -> None:
         assert value == "value"
     assert log == ["enter", "exit"]
     assert add(1, right=2) == 3
+
+
+def test_nothing_is_retained(runtime: LoopRuntime) -> None:
+    """Arguments of an iteration that ended, well or not, are freed without the garbage collector."""
+
+    async def give(thing: Thing, fail: bool) -> AsyncIterator[Thing]:
+        yield thing
+        if fail:
+            raise ValueError(thing)
+
+    def consume(fail: bool) -> "weakref.ref[Thing]":
+        thing = Thing()
+        try:
+            list(runtime.iterate(give, thing, fail))
+        except ValueError:
+            pass
+        return weakref.ref(thing)
+
+    gc.collect()
+    gc.disable()
+    try:
+        freed = [consume(fail=False), consume(fail=True)]
+        runtime.run(asyncio.sleep, 0)  # the loop has let go of the last step
+        assert [each() for each in freed] == [None, None]
+    finally:
+        gc.enable()
