@@ -13,6 +13,7 @@ from homeloop._affinity import Affinity
 from homeloop._events import RuntimeDied, RuntimeStarted, RuntimeStopped, TaskLeft, emit, logger
 from homeloop.errors import OverloadedError, RuntimeClosedError, RuntimeDiedError
 from homeloop.runtime._call import Call
+from homeloop.runtime._endings import loop_ending
 from homeloop.runtime._probe import await_chain, loop_affinity
 from homeloop.runtime._waits import loop_threads
 from homeloop.runtime._workers import Workers
@@ -253,6 +254,8 @@ class Home:
                 self._report_error(task)
         for task in left:
             emit(TaskLeft(self._runtime, repr(task.get_name()), await_chain(task)))
+        # From now on every loop of ours knows its end, so nothing is opened on it that would not be closed.
+        loop_ending(self.loop)
         try:
             async with asyncio.timeout(max(_LAST_CHANCE, self._deadline - time.monotonic())):
                 await self.loop.shutdown_asyncgens()
