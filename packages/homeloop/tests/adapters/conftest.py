@@ -10,11 +10,18 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from celery import _state
 
 APPS = Path(__file__).parent / "apps"
 STOP_BOUND = 30.0  # seconds for a warm shutdown
 
 StartWorker = Callable[..., "AbstractContextManager[subprocess.Popen[bytes]]"]
+
+
+@pytest.fixture(autouse=True)
+def own_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery keeps every task for every app that is made later: not for those of the next test."""
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What Celery promises of tasks, kept for ``async def`` ones on the prefork and threads pools."""
+"""What Celery promises of tasks, kept for ``async def`` ones on the prefork, threads and solo pools."""
 
 import importlib
 import os
@@ -14,7 +14,11 @@ from homeloop.adapters.celery import AsyncTask, install
 from homeloop.errors import AdapterError
 
 WAIT = 30.0  # seconds for a result
-POOLS = [pytest.param("prefork", 2, id="prefork"), pytest.param("threads", 8, id="threads")]
+POOLS = [
+    pytest.param("prefork", 2, id="prefork"),
+    pytest.param("threads", 8, id="threads"),
+    pytest.param("solo", 1, id="solo"),
+]
 
 
 @pytest.fixture
@@ -91,6 +95,7 @@ def test_a_soft_time_limit_cancels_the_coroutine_and_its_clean_up_runs(
         with pytest.raises(SoftTimeLimitExceeded):
             features.limited.delay().get(timeout=WAIT)
         assert "cleaned after the limit" in (tmp_path / "log").read_text()
+        assert features.finishes_early.delay().get(timeout=WAIT) == "half of it"
         assert features.add.delay(1, 1).get(timeout=WAIT) == 2
 
 

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from celery import Celery, current_task
+from celery.exceptions import SoftTimeLimitExceeded
 
 from homeloop import LoopLocal
 from homeloop.adapters.celery import install
@@ -119,6 +120,16 @@ async def limited() -> None:
     finally:
         await asyncio.sleep(0)
         note("cleaned after the limit")
+
+
+@app.task(soft_time_limit=1)
+async def finishes_early() -> str:
+    try:
+        await asyncio.Event().wait()
+    except SoftTimeLimitExceeded:
+        await asyncio.sleep(0)
+        return "half of it"
+    return "all of it"
 
 
 @app.task
