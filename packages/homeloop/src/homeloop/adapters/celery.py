@@ -67,10 +67,8 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery ships no types
     def apply(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task here and now, as eager mode does; an AdapterError on the loop's own thread."""
         if self.is_async and (self.runtime or default_runtime()).is_current:
-            raise AdapterError(
-                f"{self.name} would run eagerly on the loop's own thread and wait for itself; "
-                f"await {self.__name__}(...), or await asyncio.to_thread({self.__name__}.apply, ...)"
-            )
+            instead = f"await {self.__name__}(...), or await asyncio.to_thread({self.__name__}.apply, ...)"
+            raise AdapterError(f"{self.name} would wait for itself, eagerly on the loop's own thread; {instead}")
         return super().apply(*args, **kwargs)
 
 
