@@ -1,5 +1,6 @@
 """What kombu sees: delivery, order, acknowledgement, exchanges, addresses and errors, within one process."""
 
+import errno
 import os
 import resource
 import stat
@@ -10,7 +11,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
-from workflow_service.gateways.filesystem_broker import broker_url
+from workflow_service.gateways.filesystem_broker import Channel, broker_url
 
 from .conftest import leased, waiting
 
@@ -185,6 +186,27 @@ def test_strange_file_is_moved_aside(connection: Connection, folder: Path) -> No
     (queue / f"{0:020d}.someone.0").mkdir()
     assert take(connection, "q").payload == "fine"
     assert len(list((folder / "dead" / "q").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error"), MemoryError()]
+)
+@pytest.mark.parametrize(("part", "name"), [(Path, "read_bytes"), (Channel, "_payload")])
+def test_message_outlives_the_trouble_of_its_reader(
+    connection: Connection, folder: Path, monkeypatch: pytest.MonkeyPatch, part: type, name: str, error: Exception
+) -> None:
+    """Without a descriptor, memory or a working disk nothing is taken: the error is raised, the message waits."""
+
+    def fail(*_: object) -> bytes:
+        raise error
+
+    publish(connection, "q", "first", "second")
+    with monkeypatch.context() as patch:
+        patch.setattr(part, name, fail)
+        with pytest.raises((OperationalError, MemoryError)):
+            connection.default_channel.basic_get("q")
+    assert (len(waiting(folder)), leased(folder), list((folder / "dead").iterdir())) == (2, [], [])
+    assert take(connection, "q").payload == "first"
 
 
 def test_topic_reaches_each_queue_with_a_lease_of_its_own(connection: Connection, folder: Path) -> None:

@@ -54,7 +54,7 @@ _NAME_MAX = 200  # bytes; file systems allow 255, and a digest must still fit be
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A message this process holds. ``tag`` names the lease; ``data`` is None if the file cannot be read."""
+    """A message this process holds. ``tag`` names the lease; ``data`` is None if it is no file with our name."""
 
     tag: str
     data: bytes | None
@@ -241,7 +241,8 @@ class Owner:
         """Lease the oldest message of a queue; None if there is none.
 
         Raises:
-            OSError: The folder cannot be read or written. Nothing was taken.
+            OSError: The folder or the message cannot be read or written. Nothing was taken.
+            MemoryError: The message does not fit in memory now; likewise.
         """
         encoded = _encode(queue)
         leases = self.path / encoded
@@ -255,8 +256,15 @@ class Owner:
         match = _MESSAGE.fullmatch(name)
         data: bytes | None = None
         if match is not None:
-            with contextlib.suppress(OSError):
+            try:
                 data = (leases / name).read_bytes()
+            except IsADirectoryError:
+                pass
+            except BaseException:  # no descriptor, memory or disk just now: that says nothing about the message
+                with self._mutex:
+                    self._ready.pop(encoded, None)
+                _give_back(self.root, leases / name)
+                raise
         return Leased(f"{encoded}/{name}", data, match is not None and match["deliveries"] != "0")
 
     def settle(self, tag: str) -> bool:

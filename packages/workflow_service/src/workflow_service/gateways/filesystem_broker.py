@@ -170,6 +170,9 @@ class Channel(virtual.Channel):
             while (leased := owner.take(queue)) is not None:
                 try:
                     payload = self._payload(leased)
+                except (OSError, MemoryError):  # this process's trouble, not the message's
+                    owner.give_back(leased.tag)
+                    raise
                 except Exception as error:  # whatever it is that reading raises, one file must not block a queue
                     owner.bury(leased.tag, f"{type(error).__name__}: {error}")
                     continue
@@ -180,7 +183,7 @@ class Channel(virtual.Channel):
 
     def _payload(self, leased: Leased) -> dict[str, Any]:
         if leased.data is None:
-            raise ValueError("not a readable file with a message's name")
+            raise ValueError("not a file with a message's name")
         payload: dict[str, Any] = loads(leased.data.decode())
         properties = payload["properties"]
         self.decode_body(payload.get("body"), properties.get("body_encoding"))
