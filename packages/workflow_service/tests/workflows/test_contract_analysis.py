@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg import AsyncConnection
 
 from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
@@ -174,6 +175,44 @@ def test_a_run_goes_on_where_its_worker_died(
         assert second.names == STEPS[STEPS.index(die_at) :]
         assert documents.reads == (2 if die_at == "ingest" else 1)
         assert result == await workflow().run(uuid4(), USER, chosen, Steps())
+
+    run(main)
+
+
+CUT_WRITES = """
+DELETE FROM checkpoint_writes USING checkpoints
+WHERE checkpoint_writes.thread_id = %(run_id)s AND checkpoints.thread_id = %(run_id)s
+  AND checkpoint_writes.checkpoint_id = checkpoints.checkpoint_id
+  AND (checkpoints.metadata->>'step')::int >= %(step)s + %(keep_writes)s::int
+"""
+CUT_CHECKPOINTS = "DELETE FROM checkpoints WHERE thread_id = %(run_id)s AND (metadata->>'step')::int > %(step)s"
+
+
+async def cut(url: str, run_id: UUID, step: int, keep_writes: bool) -> None:
+    """Take away what was kept after the checkpoint ``step``, and what its tasks wrote unless ``keep_writes``."""
+    values = {"run_id": str(run_id), "step": step, "keep_writes": keep_writes}
+    async with await AsyncConnection.connect(url) as connection:
+        await connection.execute(CUT_WRITES, values)
+        await connection.execute(CUT_CHECKPOINTS, values)
+
+
+@pytest.mark.parametrize("keep_writes", [True, False])
+@pytest.mark.parametrize("step", range(-1, len(STEPS)))
+def test_a_run_goes_on_from_every_state_that_a_kill_can_leave(
+    documents: KeptDocuments,
+    workflow: Callable[[], ContractAnalysis],
+    empty_database: str,
+    step: int,
+    keep_writes: bool,
+) -> None:
+    """Also between a step's writes and the next checkpoint: a step is done again only if its writes are gone."""
+
+    async def main() -> None:
+        chosen, run_id, second = await upload(documents, "mutual-nda.pdf"), uuid4(), Steps()
+        result = await workflow().run(run_id, USER, chosen, Steps())
+        await cut(empty_database, run_id, step, keep_writes)
+        assert await workflow().run(run_id, USER, chosen, second) == result
+        assert second.names == STEPS[max(step + keep_writes, 0) :]
 
     run(main)
 

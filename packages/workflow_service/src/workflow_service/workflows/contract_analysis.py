@@ -20,6 +20,7 @@ from workflow_service.ports import DocumentParser, DocumentStore, InvalidInputEr
 Saver = BaseCheckpointSaver[Any]
 
 _REPORT = "report"  # the key, in a run's configuration, of what tells the steps; it never enters the state
+_RESULT = "result"  # the key, in the state, of what a run returns; its last step sets it
 
 
 class AnalysisInput(TypedDict):
@@ -89,12 +90,13 @@ class ContractAnalysis:
         async with self._checkpointer() as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
-            if kept.created_at is None:
-                start: AnalysisInput | None = {"document_id": str(document_id), "user_id": user_id}
-            elif kept.next:
-                start = None  # go on where the checkpoint is; any input, even an empty one, would begin anew
-            else:
+            # Not «kept.next is empty»: that is so, too, when the worker died between the writes of a step and
+            # the checkpoint that takes them up.
+            if _RESULT in kept.values:
                 return _result(kept.values)
+            start: AnalysisInput | None = None  # go on where the checkpoint is; any input would begin anew
+            if kept.created_at is None:
+                start = {"document_id": str(document_id), "user_id": user_id}
             return _result(await graph.ainvoke(start, config, durability="sync"))
 
     def _build(self) -> Graph:
@@ -195,7 +197,7 @@ def _clauses(state: AnalysisState) -> list[Clause]:
 
 
 def _result(values: Mapping[str, Any]) -> JsonObject:
-    result: JsonObject = values["result"]
+    result: JsonObject = values[_RESULT]
     return result
 
 
