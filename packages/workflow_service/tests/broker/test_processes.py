@@ -1,11 +1,12 @@
 """Several processes on one folder: nothing lost, nothing twice, and what a killed process held comes back."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection, Exchange, Queue
 
 from workflow_service.gateways.broker_folder import join
 
@@ -155,6 +156,34 @@ def test_transient_queue_of_a_killed_process_goes(connection: Connection, folder
     assert owner.recover_dead() == 1
     assert (owner.has("shared"), owner.has("alone")) == (True, False)
     owner.leave()
+
+
+def test_transient_queue_goes_though_its_remover_dies_too(
+    connection: Connection, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends right after removing a dead one's place has removed its reply queues before."""
+    remove = shutil.rmtree
+    pid = os.fork()
+    if pid == 0:
+        with connection.clone() as mine:
+            Queue("replies", Exchange("news", type="fanout"), auto_delete=True)(mine.default_channel).declare()
+            os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    assert list((folder / "queues").iterdir())
+
+    def remove_and_die(place: Path, **options: bool) -> None:
+        remove(place, **options)
+        raise KeyboardInterrupt
+
+    owner = join(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", remove_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            owner.recover_dead()
+    owner.recover_dead()
+    owner.leave()
+    assert not list((folder / "queues").iterdir())
+    assert not list((folder / "exchanges" / "news").iterdir())
 
 
 @pytest.mark.parametrize("leftover", ["empty place", "no lock file"])

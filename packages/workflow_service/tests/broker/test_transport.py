@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
+from workflow_service.gateways.broker_folder import join
 from workflow_service.gateways.filesystem_broker import Channel, broker_url
 
 from .conftest import leased, waiting
@@ -91,6 +93,38 @@ def test_late_acknowledgement_cannot_delete_a_message_that_was_given_back(
     channel.qos.ack(message.delivery_tag)
     assert "it will be delivered again" in caplog.text
     assert take(connection, "q").payload == "a"
+
+
+def test_giving_back_what_is_not_held_makes_no_queue(folder: Path) -> None:
+    """A message that is gone already leaves no queue behind."""
+    owner = join(folder)
+    try:
+        assert not owner.give_back(f"ghost/{1:020d}.someone.0")
+        assert not owner.has("ghost")
+    finally:
+        owner.leave()
+
+
+def test_wake_up_never_reaches_the_descriptors_next_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FIFO that is being set closes only afterwards: its descriptor's number is not somebody else's by then."""
+    owner = join(folder)
+    wake = owner.open_wake()
+    closing = threading.Thread(target=owner.close_wake, args=(wake,))
+    write, written = os.write, []
+
+    def close_then_write(fd: int, data: bytes) -> int:
+        closing.start()
+        closing.join(0.2)  # long enough for a close that does not wait
+        written.append(stat.S_ISFIFO(os.fstat(fd).st_mode))
+        return write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", close_then_write)
+        wake.set()
+    closing.join()
+    owner.leave()
+    assert written == [True]
+    assert wake.fd == -1
 
 
 def test_prefetch_limit_holds_until_an_acknowledgement(connection: Connection) -> None:
@@ -298,6 +332,20 @@ def test_folder_that_cannot_be_made_is_named(folder: Path) -> None:
     folder.write_text("a file")
     with pytest.raises(OperationalError, match=r"'.*/broker/inner' does not work: Not a directory"):
         Connection(broker_url(folder / "inner")).transport.establish_connection()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_folder_of_something_else_is_refused(folder: Path, mode: int) -> None:
+    """A folder that holds other files, or that all users share, is named in the error and left as it is."""
+    folder.mkdir()
+    if mode == 0o755:
+        (folder / "letter.txt").touch()
+    folder.chmod(mode)
+    before = list(folder.iterdir())
+    with pytest.raises(OperationalError, match=r"no message broker's.*/broker'"):
+        Connection(broker_url(folder)).transport.establish_connection()
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    assert list(folder.iterdir()) == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")

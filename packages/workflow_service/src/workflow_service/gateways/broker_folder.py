@@ -1,5 +1,6 @@
 """A folder of messages: where they wait, and which living process holds which. Every step is one atomic rename.
 
+    workflow-service.broker                     says that the folder is a broker's
     queues/<queue>/<stamp>.<producer>.<n>       waits; sorted by name is first in, first out; n: deliveries so far
     leased/<owner>/<queue>/<stamp>.<...>        is held by the process whose lock is on leased/<owner>/owner.lock
     leased/<owner>/.new/                        messages being written
@@ -27,6 +28,7 @@ import os
 import re
 import selectors
 import shutil
+import stat
 import threading
 import time
 import uuid
@@ -40,6 +42,7 @@ __all__ = ("Binding", "Leased", "Owner", "Wake", "in_order", "join")
 
 logger = logging.getLogger(__name__)
 
+_MARK = "workflow-service.broker"
 _LOCK = "owner.lock"
 _NEW = ".new"
 _TRANSIENT = ".transient"
@@ -83,7 +86,7 @@ def join(root: Path) -> "Owner":
     Each call needs its `Owner.leave`.
 
     Raises:
-        OSError: The folder cannot be made or written.
+        OSError: The folder cannot be made or written, or holds something else than a broker.
         PermissionError: The folder belongs to another user.
     """
     key = _prepare(root)
@@ -102,8 +105,18 @@ def _prepare(root: Path) -> tuple[int, int]:
     found = root.stat()
     if found.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "the folder belongs to another user", str(root))
+    # Refused before its permissions are touched: safefs:///tmp is a slip. Content is looked at before the mark,
+    # because another process may be making this folder just now, the mark first.
+    is_used = any(root.iterdir()) or bool(found.st_mode & stat.S_ISVTX)
+    if is_used and not (root / _MARK).exists():
+        raise OSError(
+            errno.ENOTEMPTY,
+            "the folder is no message broker's, and others may use it; name a new or empty one",
+            str(root),
+        )
     if found.st_mode & 0o077:
         root.chmod(0o700)
+    (root / _MARK).touch(mode=0o600)
     for part in ("queues", "leased", "wake", "exchanges", "dead"):
         (root / part).mkdir(mode=0o700, exist_ok=True)
     return found.st_dev, found.st_ino
@@ -130,15 +143,18 @@ class Wake:
         self.path = path
         # Opened for writing too: a FIFO whose last writer leaves reports end-of-file for ever.
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        # Else a late `set` could write into whatever got the descriptor's number after `close`. Reentrant for
+        # signal handlers.
+        self._lock = threading.RLock()
 
     def set(self) -> None:
         """Make the FIFO readable. Thread: any."""
-        with contextlib.suppress(OSError):  # full means readable; closed means nobody waits
+        with self._lock, contextlib.suppress(OSError):  # full means readable; closed means nobody waits
             os.write(self.fd, b"\0")
 
     def clear(self) -> None:
         """Take back what was set so far."""
-        with contextlib.suppress(BlockingIOError):
+        with self._lock, contextlib.suppress(BlockingIOError):
             os.read(self.fd, 65536)
 
     def wait(self, timeout: float) -> None:
@@ -149,10 +165,15 @@ class Wake:
             selector.select(timeout)
 
     def close(self) -> None:
-        """Close the FIFO. Closing twice is allowed."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Close the FIFO. Closing twice is allowed. Thread: any."""
+        with self._lock:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def forget_parents_lock(self) -> None:
+        """After a fork: the thread that held the lock may be one that the child does not have."""
+        self._lock = threading.RLock()
 
 
 class Owner:
@@ -201,6 +222,8 @@ class Owner:
     def abandon(self) -> None:
         """Close the descriptors and leave the files to whoever finds them. In a child, the lock is not its own."""
         for wake in self._wakes:
+            if not self.is_mine:
+                wake.forget_parents_lock()
             wake.close()
         self._wakes.clear()
         fd, self._lock_fd = self._lock_fd, -1
@@ -438,20 +461,31 @@ def _dissolve(root: Path, name: str) -> int:
     for folder in _listed(place):
         if folder != _LOCK:
             count += sum(_give_back(root, place / folder / message) for message in _listed(place / folder))
-    transient = _listed(place / _TRANSIENT)
+    for encoded in _listed(place / _TRANSIENT):
+        _end_transient(root, name, encoded)
     for fifo in _listed(root / "wake"):
         if fifo.partition(".")[0] == name:
             (root / "wake" / fifo).unlink(missing_ok=True)
     # Nothing of value is left in the place. Errors: another process that found no lock file may be at it too.
     shutil.rmtree(place, ignore_errors=True)
-    for encoded in transient:
-        if not any(
-            (root / "leased" / other / _TRANSIENT / encoded).exists() for other in _listed(root / "leased")
-        ):
-            _delete_queue(root, encoded)
     if count:
         _wake_all(root)
     return count
+
+
+def _end_transient(root: Path, owner: str, encoded: str) -> None:
+    """Delete a transient queue unless another owner declared it too."""
+
+    def is_shared() -> bool:
+        others = (other for other in _listed(root / "leased") if other != owner)
+        return any((root / "leased" / other / _TRANSIENT / encoded).exists() for other in others)
+
+    # The last owner's declaration goes after the queue: whoever dies in between leaves it to the next. Of two that
+    # end at the same time the one that withdraws last sees no other.
+    if is_shared():
+        (root / "leased" / owner / _TRANSIENT / encoded).unlink(missing_ok=True)
+    if not is_shared():
+        _delete_queue(root, encoded)
 
 
 def _give_back(root: Path, lease: Path) -> bool:
@@ -469,6 +503,8 @@ def _rename_into(path: Path, folder: Path, name: str) -> None:
     try:
         path.rename(folder / name)
     except FileNotFoundError:
+        if not path.exists():
+            raise
         folder.mkdir(mode=0o700, exist_ok=True)
         path.rename(folder / name)
 

@@ -247,7 +247,7 @@ class Transport(virtual.Transport):
         """Join the folder and give back what dead processes held.
 
         Raises:
-            OperationalError: The folder cannot be made, written, or belongs to another user.
+            OperationalError: The folder cannot be made, written, or belongs to another user, or is no broker's.
         """
         with self.naming_folder() as owner:
             owner.recover_dead()
@@ -297,8 +297,9 @@ class Transport(virtual.Transport):
 
     def look_again(self) -> None:
         """Make whoever waits on this connection look for messages. Thread: any."""
-        if self._wake is not None:
-            self._wake.set()
+        wake = self._wake  # another thread may be closing the connection
+        if wake is not None:
+            wake.set()
 
     @contextlib.contextmanager
     def naming_folder(self) -> Iterator[Owner]:
