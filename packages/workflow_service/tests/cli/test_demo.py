@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 
 from workflow_service.local.home import Home
 from workflow_service.local.postgresql import kept_cluster
+from workflow_service.local.temporary import temporary_home
 
 from .conftest import Run, eventually, lives, pids
 
@@ -90,6 +92,20 @@ def test_next_demo_clears_away_a_killed_one(command_line: Run, temporary: Path) 
     assert not any(lives(pid) for pid in left.values())
     assert not cluster.place.exists()
     assert [path.name for path in temporary.iterdir()] == ["workflow-service-demo-of-somebody"]
+
+
+@pytest.mark.parametrize("kept", ["workflow-service.lock", "logs/api.log"])
+def test_half_removed_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
+    """Whatever is left of a demonstration whose removal was interrupted does not stop the next one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    half = tmp_path / "workflow-service-demo-half"
+    (half / "processes").mkdir(parents=True)
+    (half / kept).parent.mkdir(exist_ok=True)
+    (half / kept).touch()
+
+    with temporary_home() as home:
+        assert list(tmp_path.iterdir()) == [home.path]
+    assert list(tmp_path.iterdir()) == []
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,12 +30,17 @@ def temporary_home() -> Iterator[Home]:
 
 def _abandoned() -> list[Home]:
     """Return the demonstrations' homes that are ours; which are still in use, their locks tell."""
-    return [
-        Home.open(place)
-        for place in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")
-        # Anybody may make a folder of this name there; and one without records is being set up just now.
-        if not place.is_symlink() and place.stat().st_uid == os.geteuid() and (place / "processes").exists()
-    ]
+    # Not opened as homes: one whose removal was interrupted may hold files and no lock file, and must go too.
+    return [Home(place) for place in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if _is_ours(place)]
+
+
+def _is_ours(place: Path) -> bool:
+    # Anybody may make a folder of this name there; and one without records is being set up just now.
+    try:
+        found = place.lstat()
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and (place / "processes").exists()
+    except OSError:  # removed meanwhile
+        return False
 
 
 async def _sweep() -> None:
@@ -43,7 +49,7 @@ async def _sweep() -> None:
             with home.locked():
                 await end_recorded(home)
                 _remove(home)
-        except HomeBusyError:
+        except (HomeBusyError, FileNotFoundError):  # in use; removed meanwhile
             continue
 
 
