@@ -151,7 +151,12 @@ class Workflow(Protocol):
 
         Raises:
             WorkflowError: The input cannot be worked on; trying again would not help.
+            StoreUnavailableError: The database did not answer; another attempt goes on.
         """
+        ...
+
+    async def forget(self, run_id: UUID) -> None:
+        """Remove what is kept for going on with this run; it has ended, and nobody runs it again."""
         ...
 
 

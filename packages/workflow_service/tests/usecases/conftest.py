@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from workflow_service.ports import InvalidInputError, QueueUnavailableError, Report
+from workflow_service.ports import InvalidInputError, QueueUnavailableError, Report, StoreUnavailableError
 
 
 class ScriptedWorkflow:
@@ -17,6 +17,8 @@ class ScriptedWorkflow:
 
     def __init__(self, body: Callable[[Report], Awaitable[Any]]) -> None:
         self._body = body
+        self.forgotten: list[UUID] = []
+        self.can_forget = True
 
     def check(self, input_data: Mapping[str, Any]) -> None:
         if input_data.get("bad"):
@@ -24,6 +26,11 @@ class ScriptedWorkflow:
 
     async def run(self, run_id: UUID, user_id: str, input_data: Mapping[str, Any], report: Report) -> Any:
         return await self._body(report)
+
+    async def forget(self, run_id: UUID) -> None:
+        if not self.can_forget:
+            raise StoreUnavailableError("away")
+        self.forgotten.append(run_id)
 
 
 class ListQueue:

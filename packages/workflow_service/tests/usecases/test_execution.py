@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import threading
 
 import pytest
 
 from workflow_service.domain.run import EventKind, NewRun, RunStatus
 from workflow_service.gateways.postgres.runs import PostgresRunStore
-from workflow_service.ports import StoreUnavailableError, WorkflowError
+from workflow_service.ports import InvalidInputError, StoreUnavailableError, WorkflowError
 from workflow_service.usecases.execution import execute_run
 
 pytestmark = pytest.mark.needs("postgres")
@@ -59,12 +60,14 @@ def test_a_run_that_works_leaves_its_steps_and_result(with_pool, scripted):
     ("raised", "error"),
     [
         (WorkflowError("no text in it"), {"type": "WorkflowError", "message": "no text in it"}),
-        (KeyError("x"), {"type": "KeyError", "message": "'x'"}),
+        (InvalidInputError("no id"), {"type": "InvalidInputError", "message": "no id"}),
+        (KeyError("secret"), {"type": "KeyError"}),
         (ExceptionGroup("two", [ValueError("a"), ValueError("b")]), {"type": "ExceptionGroup"}),
     ],
 )
 def test_what_a_workflow_raises_ends_the_run_as_failed(with_pool, scripted, caplog, raised, error):
-    """Type and message are the user's, the traceback is the log's; a WorkflowError is no fault to log."""
+    """A fault of the input is told in its own words and not logged; of any other the log has the details."""
+    is_fault_of_input = isinstance(raised, WorkflowError | InvalidInputError)
 
     async def body(_report):
         raise raised
@@ -78,10 +81,115 @@ def test_what_a_workflow_raises_ends_the_run_as_failed(with_pool, scripted, capl
         assert error.items() <= ended.error.items()
         assert ended.error.keys() == {"type", "message"}
         assert (await store.events("alice", run.id))[-1].data == ended.error
+        if not is_fault_of_input:
+            assert str(raised) not in ended.error["message"]
+            assert str(run.id) in ended.error["message"]
 
     with_pool(scenario)
     tracebacks = [record for record in caplog.records if record.exc_info]
-    assert len(tracebacks) == (not isinstance(raised, WorkflowError))
+    assert len(tracebacks) == (not is_fault_of_input)
+
+
+def test_a_database_that_goes_away_in_a_workflow_leaves_the_run_to_another_attempt(with_pool, scripted):
+    """A blip is no failure: it is raised, the run stays claimed until its lease is over, its checkpoints stay."""
+
+    async def body(_report):
+        raise StoreUnavailableError("away")
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        workflows = scripted(body)
+        run, _ = await store.create(NEW)
+        with pytest.raises(StoreUnavailableError):
+            await execute(store, run, workflows)
+        assert (await store.get("alice", run.id)).status is RunStatus.RUNNING
+        assert workflows["scripted"].forgotten == []
+
+    with_pool(scenario)
+
+
+@pytest.mark.parametrize("raised", [None, WorkflowError("no text in it")])
+def test_an_ended_run_is_forgotten_after_its_end(with_pool, scripted, raised):
+    """What is kept for going on is removed once, when the ending stands."""
+
+    async def body(_report):
+        if raised:
+            raise raised
+        return {}
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        workflows = scripted(body)
+        run, _ = await store.create(NEW)
+        await execute(store, run, workflows)
+        assert workflows["scripted"].forgotten == [run.id]
+
+    with_pool(scenario)
+
+
+def test_a_run_that_cannot_be_forgotten_has_ended_all_the_same(with_pool, scripted, caplog):
+    """Removing what is kept is best effort: one warning, no error."""
+
+    async def body(_report):
+        return {}
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        workflows = scripted(body)
+        workflows["scripted"].can_forget = False
+        run, _ = await store.create(NEW)
+        await execute(store, run, workflows)
+        assert (await store.get("alice", run.id)).status is RunStatus.SUCCEEDED
+
+    with_pool(scenario)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+class WatchedStore(PostgresRunStore):
+    """A store that tells when a renewal came back, and holds a written ending until one was refused."""
+
+    def __init__(self, connect):
+        super().__init__(connect)
+        self.renewed = threading.Event()
+        self.refused = asyncio.Event()
+
+    async def renew(self, claim, lease):
+        is_held = await super().renew(claim, lease)
+        (self.renewed if is_held else self.refused).set()
+        return is_held
+
+    async def succeed(self, claim, result):
+        await super().succeed(claim, result)
+        await self.refused.wait()
+
+
+def test_the_lease_is_renewed_while_the_ending_is_written(with_pool, scripted, caplog):
+    """While a large result is encoded the loop goes on; the renewal that the ending refuses is no loss."""
+    seen = []
+
+    async def scenario(pool):
+        store = WatchedStore(pool.acquire)
+        run, _ = await store.create(NEW)
+
+        class LargeResult(dict):
+            """Is encoded when the lease was renewed, and not before."""
+
+            def items(self):
+                store.renewed.clear()
+                seen.append(store.renewed.wait(10))
+                return super().items()
+
+        async def body(_report):
+            return LargeResult(answer=42)
+
+        workflows = scripted(body)
+        await execute(store, run, workflows, lease=0.6)
+        assert await pool.fetchval("SELECT result FROM workflow.runs") == {"answer": 42}
+        assert workflows["scripted"].forgotten == [run.id]
+
+    with_pool(scenario)
+    assert seen == [True]
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("result", [{"x": float("inf")}, {"x": object()}, None])

@@ -84,6 +84,7 @@ class ContractAnalysis:
         Raises:
             InvalidInputError: The input is not what `check` accepts.
             WorkflowError: The document does not exist, or cannot be read.
+            StoreUnavailableError: The database did not answer; another attempt goes on.
         """
         document_id = _document_id(input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(run_id), _REPORT: report}}
@@ -98,6 +99,11 @@ class ContractAnalysis:
             if kept.created_at is None:
                 start = {"document_id": str(document_id), "user_id": user_id}
             return _result(await graph.ainvoke(start, config, durability="sync"))
+
+    async def forget(self, run_id: UUID) -> None:
+        """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
+        async with self._checkpointer() as saver:
+            await saver.adelete_thread(str(run_id))
 
     def _build(self) -> Graph:
         graph: Graph = StateGraph(AnalysisState, input_schema=AnalysisInput)

@@ -4,6 +4,7 @@ Every change of a run locks its row first, takes the next event number from it, 
 run, all in one transaction: event numbers have no gaps, and a reader never sees a number before a smaller one.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -169,7 +170,8 @@ class PostgresRunStore:
     async def _end_claim(
         self, claim: Claim, statement: str, kind: EventKind, *values: JsonObject, data: JsonObject | None = None
     ) -> None:
-        parameters = [encode_json(value) for value in values]
+        # On a thread: a large result takes long, and the lease is to be renewed meanwhile.
+        parameters = [await asyncio.to_thread(encode_json, value) for value in values]
         async with open_session(self._connect) as connection, connection.transaction():
             seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, *parameters)
             if seq is None:
