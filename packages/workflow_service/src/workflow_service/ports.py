@@ -27,6 +27,10 @@ class RunStore(Protocol):
         """Return the user's run; None if there is none or it is another user's."""
         ...
 
+    async def result(self, user_id: str, run_id: UUID) -> bytes | None:
+        """Return what the user's run returned, as JSON text in UTF-8; None if there is no such result."""
+        ...
+
     async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Run]:
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor)."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import asyncpg
@@ -26,7 +27,8 @@ def test_a_run_comes_back_as_it_was_asked_for(with_pool):
         store = PostgresRunStore(pool.acquire)
         run, is_new = await store.create(NEW)
         assert is_new
-        assert (run.status, run.attempt, run.result) == (RunStatus.QUEUED, 0, None)
+        assert (run.status, run.attempt) == (RunStatus.QUEUED, 0)
+        assert await store.result("alice", run.id) is None
         assert await store.get("alice", run.id) == run
         assert (run.input_data, run.options) == (NEW.input_data, NEW.options)
         [event] = await store.events("alice", run.id)
@@ -43,6 +45,9 @@ def test_another_user_sees_nothing_of_a_run(with_pool):
         run, _ = await store.create(NEW)
         assert await store.get("mallory", run.id) is None
         assert await store.events("mallory", run.id) == []
+        claim = await store.claim(run.id, "worker", 60)
+        await store.succeed(claim, {"secret": 1})
+        assert await store.result("mallory", run.id) is None
         assert await store.list_recent("mallory", 10) == []
         assert await store.list_recent("mallory", 10, before=run.id) == []
 
@@ -90,7 +95,8 @@ def test_an_outdated_claim_can_write_nothing(with_pool, expire):
         assert await store.renew(second, 60) is True
         await store.succeed(second, {"ok": 1})
         ended = await store.get("alice", run.id)
-        assert (ended.status, ended.result) == (RunStatus.SUCCEEDED, {"ok": 1})
+        assert ended.status is RunStatus.SUCCEEDED
+        assert json.loads(await store.result("alice", run.id)) == {"ok": 1}
 
     with_pool(scenario)
 
@@ -329,6 +335,59 @@ def test_a_run_that_kills_its_workers_is_given_up(with_pool, expire):
     with_pool(scenario)
 
 
+def test_losses_count_only_while_a_run_gets_nowhere(with_pool, expire):
+    """A long run whose workers are lost for others' sake goes on, as long as each takes it a step further.
+
+    A step that stands already is no way forward: a run that kills each worker at the same place is given up.
+    """
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire, max_losses=2)
+        run, _ = await store.create(NEW)
+        for attempt in range(5):
+            claim = await store.claim(run.id, "dies", 60)
+            assert await store.record_progress(claim, Progress(f"step {attempt}", 10, ""))
+            await expire(pool, run.id)
+            assert await store.requeue_lost(10) == [run.id]
+        claim = await store.claim(run.id, "dies", 60)
+        assert not await store.record_progress(claim, Progress("step 4", 10, ""))
+        await expire(pool, run.id)
+        assert await store.requeue_lost(10) == []
+        assert (await store.get("alice", run.id)).status is RunStatus.FAILED
+
+    with_pool(scenario)
+
+
+def test_a_result_is_read_by_those_who_ask_for_it_only(with_pool):
+    """Getting, listing and claiming never load what runs returned, however large: only `result` does."""
+    decoded = []
+
+    def decode(text):
+        decoded.append(text)
+        return json.loads(text)
+
+    async def scenario(pool):
+        @asynccontextmanager
+        async def connect():
+            async with pool.acquire() as connection:
+                await connection.set_type_codec(
+                    "jsonb", schema="pg_catalog", encoder=str, decoder=decode, format="text"
+                )
+                yield connection
+
+        store = PostgresRunStore(connect)
+        new = replace(NEW, idempotency_key="k1")
+        run, _ = await store.create(new)
+        await store.succeed(await store.claim(run.id, "worker", 60), {"large": "result"})
+        assert await store.list_recent("alice", 10) == [await store.get("alice", run.id)]
+        assert (await store.create(new))[0].id == run.id
+        assert json.loads(await store.result("alice", run.id)) == {"large": "result"}
+        assert decoded
+        assert not [text for text in decoded if "large" in text]
+
+    with_pool(scenario)
+
+
 def test_pages_show_each_run_once_newest_first(with_pool):
     """Following the cursor through the list meets every run, in order, also while new ones come."""
 
@@ -354,7 +413,7 @@ def test_what_postgresql_cannot_store_becomes_a_replacement_character(with_pool)
         run, _ = await store.create(NEW)
         claim = await store.claim(run.id, "worker", 60)
         await store.succeed(claim, {"text": "a\0b\ud800c", "path": r"C:\u0000"})
-        result = (await store.get("alice", run.id)).result
+        result = json.loads(await store.result("alice", run.id))
         assert result == {"text": "a\ufffdb\ufffdc", "path": r"C:\u0000"}
 
     with_pool(scenario)

@@ -1,6 +1,7 @@
 """Execute a run: how it ends, who may write, and what a stop or a loss leaves."""
 
 import asyncio
+import json
 import logging
 import threading
 
@@ -43,7 +44,8 @@ def test_a_run_that_works_leaves_its_steps_and_result(with_pool, scripted):
         await execute(store, run, scripted(body))
         await execute(store, run, scripted(body))
         ended = await store.get("alice", run.id)
-        assert (ended.status, ended.result, ended.attempt, calls) == (RunStatus.SUCCEEDED, {"answer": 42}, 1, [1])
+        result = json.loads(await store.result("alice", run.id))
+        assert (ended.status, result, ended.attempt, calls) == (RunStatus.SUCCEEDED, {"answer": 42}, 1, [1])
         history = [(event.kind.value, event.data.get("step")) for event in await store.events("alice", run.id)]
         assert history == [
             ("queued", None),

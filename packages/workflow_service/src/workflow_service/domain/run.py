@@ -38,7 +38,10 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a workflow. ``attempt`` counts the workers that have claimed it."""
+    """One execution of a workflow, without its result: that may be large, and few ask for it.
+
+    ``attempt`` counts the workers that have claimed it.
+    """
 
     id: UUID
     user_id: str
@@ -50,7 +53,6 @@ class Run:
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    result: JsonObject | None = None
     error: JsonObject | None = None
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, HTTPException, Query, Response
-from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
@@ -67,7 +66,8 @@ async def result(run_id: UUID, user_id: User, services: Services) -> Response:
     """Return what the workflow returned; for a failed run, the problem."""
     run = await _find(run_id, user_id, services)
     if run.status is RunStatus.SUCCEEDED:
-        return JSONResponse(run.result)
+        text = await services.runs.result(user_id, run_id)
+        return Response(text, media_type="application/json")
     if run.status.is_final:
         error = run.error or {}
         detail = str(error.get("message", ""))

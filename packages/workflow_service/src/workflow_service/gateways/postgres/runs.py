@@ -21,7 +21,10 @@ CHANNEL = "workflow_run"
 """NOTIFY channel; the payload is a run id."""
 
 MAX_LOSSES = 5
-"""A run that this many workers fell silent over is failed. A guess: enough for a bad day, few for a killer."""
+"""A run that this many workers in a row fell silent over, without a new step, is failed.
+
+A guess: enough for a bad day, few for a killer.
+"""
 
 RESEND_AFTER = 5.0
 """Seconds until the broker is told again of a queued run; doubles with each telling, up to 64 times as long."""
@@ -72,6 +75,12 @@ class PostgresRunStore:
         async with open_session(self._connect) as connection:
             row = await connection.fetchrow(_GET, run_id, user_id)
         return None if row is None else _run(row)
+
+    async def result(self, user_id: str, run_id: UUID) -> bytes | None:
+        """Return what the user's run returned, as JSON text in UTF-8; None if there is no such result."""
+        async with open_session(self._connect) as connection:
+            text: bytes | None = await connection.fetchval(_RESULT, run_id, user_id)
+        return text
 
     async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Run]:
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor)."""
@@ -147,7 +156,7 @@ class PostgresRunStore:
         """
         error = {
             "type": "WorkerLost",
-            "message": f"{self._max_losses} workers fell silent over this run; it was given up",
+            "message": f"{self._max_losses} workers in a row fell silent over this run; it was given up",
         }
         async with open_session(self._connect) as connection, connection.transaction():
             lost = await connection.fetch(_REQUEUE_LOST, limit, self._max_losses, encode_json(error))
@@ -206,7 +215,7 @@ def _run(row: asyncpg.Record) -> Run:
 
 _COLUMNS = """
 runs.id, runs.user_id, runs.workflow_name, runs.input_data, runs.options, runs.status, runs.attempt,
-runs.created_at, runs.started_at, runs.finished_at, runs.result, runs.error, runs.last_seq, runs.request_hash
+runs.created_at, runs.started_at, runs.finished_at, runs.error, runs.last_seq, runs.request_hash
 """
 
 _CREATE = f"""
@@ -217,6 +226,9 @@ RETURNING {_COLUMNS}
 """  # noqa: S608
 
 _GET = f"SELECT {_COLUMNS} FROM workflow.runs WHERE id = $1 AND user_id = $2"  # noqa: S608
+
+# As bytes: nobody here looks into it, and it may be large.
+_RESULT = "SELECT convert_to(result::text, 'UTF8') FROM workflow.runs WHERE id = $1 AND user_id = $2"
 
 _GET_BY_KEY = f"SELECT {_COLUMNS} FROM workflow.runs WHERE user_id = $1 AND idempotency_key = $2"  # noqa: S608
 
@@ -265,7 +277,7 @@ FOR NO KEY UPDATE
 
 _HAS_STEP = "SELECT EXISTS (SELECT FROM workflow.run_events WHERE run_id = $1 AND step = $2)"
 
-_ADVANCE = "UPDATE workflow.runs SET last_seq = $2, percent = $3 WHERE id = $1"
+_ADVANCE = "UPDATE workflow.runs SET last_seq = $2, percent = $3, losses = 0 WHERE id = $1"
 
 _SUCCEED = """
 UPDATE workflow.runs

@@ -28,7 +28,7 @@ CREATE TABLE workflow.runs (
     attempt         integer NOT NULL DEFAULT 0,
     lease_owner     text,
     lease_until     timestamptz,
-    -- How often a worker has fallen silent over this run.
+    -- How many workers in a row have fallen silent over this run: a recorded step sets it back.
     losses          integer NOT NULL DEFAULT 0,
     -- When the broker was last told, and how often since the run was last (re)queued; -infinity: not yet told.
     sent_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
