@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -185,7 +186,33 @@ def test_a_broker_that_says_nothing_is_an_error(scheme, monkeypatch):
                 await queue.enqueue(uuid4())
         finally:
             await queue.aclose()
-        # asyncio.run waits for the threads of to_thread: the test ends only if they do
+        # aclose waits for the threads: the test ends only if they do
 
     with silent_server() as port:
         asyncio.run(scenario(port))
+
+
+def test_a_broker_that_hangs_stops_nothing_else(monkeypatch):
+    """However many sends hang, the loop's own threads are free; closing ends the threads of the sends."""
+    release = threading.Event()
+
+    def hang(_self, _run_id):
+        assert release.wait(60)
+
+    monkeypatch.setattr(CeleryJobQueue, "_send", hang)
+
+    async def scenario():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        queue = CeleryJobQueue("memory://")
+        try:
+            async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                for _ in range(10):
+                    group.create_task(queue.enqueue(uuid4()))
+                await asyncio.sleep(0)  # now each send has its thread or its place in the line
+                await asyncio.to_thread(release.set)
+        finally:
+            release.set()
+            await queue.aclose()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("broker")]
+
+    asyncio.run(scenario())

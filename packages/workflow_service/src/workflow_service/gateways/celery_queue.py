@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -15,16 +16,22 @@ _SOCKET_TIMEOUT = (
     3.0  # seconds a thread may wait for the broker at one point; ends the thread, not only our waiting
 )
 _SEND_TIMEOUT = 10.0  # seconds for a send as a whole: a stale connection is replaced once
+_THREADS = 4
 _BROKER_AWAY = (OSError, KombuError)
 _FILE_BROKER = "safefs://"
 
 
 class CeleryJobQueue:
-    """Fits the JobQueue port. Sends run in threads: Celery's producer blocks."""
+    """Fits the JobQueue port.
+
+    Celery's producer blocks, so sends run in threads; in threads of their own, because a broker that hangs
+    would take all of the loop's, and stop what has nothing to do with it.
+    """
 
     def __init__(self, broker_url: str) -> None:
         """Send to the broker at ``broker_url``. Nothing is connected before the first send."""
         self._app = _producer(broker_url)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="broker")
 
     async def enqueue(self, run_id: UUID) -> None:
         """Tell the workers that a run is queued.
@@ -45,13 +52,16 @@ class CeleryJobQueue:
         return True
 
     async def aclose(self) -> None:
-        """Close the connections to the broker. The queue cannot be used afterwards."""
-        await asyncio.to_thread(self._app.close)
+        """End the threads and close the connections to the broker. The queue cannot be used afterwards.
+
+        Waits for sends under way, at most their socket time-outs; those that wait for a thread are cancelled.
+        """
+        await asyncio.to_thread(self._close)
 
     async def _call(self, function: Callable[..., None], *args: str) -> None:
         try:
             async with asyncio.timeout(_SEND_TIMEOUT):
-                await asyncio.to_thread(function, *args)
+                await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
         except _BROKER_AWAY as error:
             reason = str(error) or type(error).__name__
             raise QueueUnavailableError(
@@ -60,6 +70,10 @@ class CeleryJobQueue:
 
     def _send(self, run_id: str) -> None:
         self._app.send_task(EXECUTE_RUN, args=(run_id,), queue=QUEUE, ignore_result=True)
+
+    def _close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._app.close()
 
     def _connect(self) -> None:
         with self._app.connection_for_write() as connection:
