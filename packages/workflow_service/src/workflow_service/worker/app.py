@@ -24,14 +24,15 @@ def create_app(settings: Settings) -> Celery:
     app = Celery("workflow_service", broker=settings.broker_url)
     app.conf.update(
         task_default_queue=QUEUE,
-        # The database is the truth: a message is a wake-up, so its result is of no use, and one that is
-        # delivered twice finds the run claimed. Acknowledged late, so that a killed worker's comes again.
+        # The database is the truth and a message only a wake-up: its result is of no use. One that comes again
+        # finds the run claimed, so runs whose worker was killed, or lost its broker, need no redelivery and no
+        # cancellation: the lease guards them, and the reaper sends them again when it is over.
         task_ignore_result=True,
+        # Together: a worker takes no more messages than it works on. Acknowledged early, it would hold one more
+        # per slot, and a run would wait behind a long one while another worker is idle.
         task_acks_late=True,
-        task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
-        worker_cancel_long_running_tasks_on_connection_loss=True,
     )
     install(app)
     services = worker_services(settings)
