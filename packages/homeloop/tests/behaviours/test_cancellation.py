@@ -181,3 +181,25 @@ def test_h09_waiters_see_a_cancelled_future(runtime: LoopRuntime) -> None:
     assert list(concurrent.futures.as_completed([future], timeout=DEADLINE)) == [future]
     with pytest.raises(concurrent.futures.CancelledError):
         future.result(DEADLINE)
+
+
+def test_h10_a_cancel_scopes_worker(scenario) -> None:
+    """Same, when the caller is cancelled through an AnyIO cancel scope."""
+    printed = scenario(
+        WORKER_WAITS
+        + """
+import anyio, anyio.to_thread
+from functools import partial
+
+async def outer():
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(anyio.to_thread.run_sync, homeloop.run, inner, abandon_on_cancel=False))
+        assert await asyncio.to_thread(started.wait, 30)
+        group.cancel_scope.cancel()
+    # AnyIO waits for its thread, whatever is cancelled: here it has come back.
+    return cleaned.is_set()
+
+print(homeloop.run(outer, timeout=30), homeloop.run(identity, "usable"))
+"""
+    )
+    assert printed == ["True usable"]

@@ -98,6 +98,7 @@ PROMISES = {
     "H08": (
         "async caller cancelled while its worker thread is in run(): the coroutine is cancelled (native to_thread)"
     ),
+    "H10": "same, when the caller is cancelled through an AnyIO cancel scope",
     "H09": "concurrent.futures.wait/as_completed see a cancelled submitted future as done",
     "I01": "run() once and leave: exit 0 within 3 s, no stderr noise",
     "I02": "background task left running: process still exits, no noise",

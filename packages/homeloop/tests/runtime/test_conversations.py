@@ -6,6 +6,7 @@ import ctypes
 import gc
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -267,3 +268,18 @@ def test_nothing_is_retained(runtime: LoopRuntime) -> None:
         assert [each() for each in freed] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, StopIteration, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit]
+)
+def test_whatever_the_body_raises_comes_out_as_it_is(runtime: LoopRuntime, error: type[BaseException]) -> None:
+    """The same object, with no frame of the bridge before the body's own."""
+    log: list[str] = []
+    original = error()
+    with pytest.raises(error) as caught, runtime.enter(managed(log)):
+        raise original
+    assert caught.value is original
+    assert log == ["enter", "exit"]
+    frames = [frame.name for frame in traceback.extract_tb(original.__traceback__)]
+    assert frames[0] == test_whatever_the_body_raises_comes_out_as_it_is.__name__

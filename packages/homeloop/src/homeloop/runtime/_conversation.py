@@ -154,8 +154,10 @@ class Entered(Generic[T]):
         try:
             self._conversation.ask(error)
         except BaseException as raised:
-            if raised is error:
-                return False  # Python raises it again, with the traceback it had
+            # A coroutine cannot raise a StopIteration: Python makes a RuntimeError of it, with it as the cause.
+            if error is not None and (raised is error or raised.__cause__ is error):
+                error.__traceback__ = traceback  # without the frames of the bridge
+                return False  # Python raises it again
             raise
         return error is not None  # the manager has swallowed it
 

@@ -273,16 +273,16 @@ class Home:
         self.ended = True  # before the inbox is answered: see post()
         loop_threads.discard(threading.get_ident())
         workers.shutdown(wait=False, cancel_futures=True)
+        # Answered before the workers are waited for, as they may be waiting for an answer; waited for with a
+        # bound, as they may block elsewhere; the loop closed last, as finishing workers report to it.
+        self._answer_all()
+        workers.join(max(0.0, self._deadline - time.monotonic()))
+        asyncio.set_event_loop(None)
         try:
-            asyncio.set_event_loop(None)
             self.loop.close()
         except Exception as error:
             logger.exception("the loop of runtime %r could not be closed", self._runtime)
             reason = reason or error
-        finally:
-            self._answer_all()
-        # After the answers, which workers may be waiting for; with a bound, because they may block elsewhere.
-        workers.join(max(0.0, self._deadline - time.monotonic()))
         if reason is not None:
             emit(RuntimeDied(self._runtime, self.affinity, repr(reason)))
         else:

@@ -1,5 +1,6 @@
-"""Hosts of the calling thread: what their tasks want, looked up only where the host is loaded already."""
+"""Hosts of the calling thread: what their tasks want, asked only where the host is loaded already."""
 
+import importlib
 import sys
 
 
@@ -10,11 +11,10 @@ def raise_if_host_cancelled() -> None:
     AnyIO's worker threads (``anyio.to_thread``, and with it Starlette's and FastAPI's sync endpoints)
     can only be asked; nothing wakes them.
     """
-    from_thread = sys.modules.get("anyio.from_thread")
-    if from_thread is None:
+    if "anyio.to_thread" not in sys.modules:
         return
     try:
-        check = from_thread.check_cancelled
+        check = importlib.import_module("anyio.from_thread").check_cancelled
     except AttributeError:  # AnyIO before 4.1
         return
     try:
