@@ -95,6 +95,68 @@ def test_killed_worker_is_reported_and_started_again_by_hand(home: Path, command
     assert worker.wait() == 0, "it is stopped with the service"
 
 
+# Loaded by each interpreter before its program: lets the first worker fail.
+FIRST_WORKER_FAILS = """
+import os, sys
+if "celery" in sys.orig_argv:
+    try:
+        os.close(os.open(os.environ["FAILED_ONCE"], os.O_CREAT | os.O_EXCL))
+        os._exit(3)
+    except FileExistsError:
+        pass
+"""
+
+
+def test_worker_that_ends_with_an_error_is_started_again(home: Path, command_line: Run, tmp_path: Path) -> None:
+    """A worker's own failure is told, and another comes by itself; Ctrl-C ends that one too."""
+    (tmp_path / "sitecustomize.py").write_text(FIRST_WORKER_FAILS)
+    failed = tmp_path / "failed"
+    up = command_line("up", "--home", str(home), "--port", "0", PYTHONPATH=str(tmp_path), FAILED_ONCE=str(failed))
+    up.wait_for("exited with 3: runs wait; it is started again in 1 s.")
+    up.wait_for("Ctrl-C stops")
+
+    log = home / "logs" / "worker.log"
+    eventually(lambda: " ready." in log.read_text(), "another worker is ready")
+
+    second = pids(home)["the worker"]
+    up.interrupt()
+    assert up.wait() == 0
+    assert not lives(second)
+    assert up.text.count("exited with") == 1
+
+
+@pytest.mark.needs("postgres")
+def test_long_run_goes_back_to_the_queue_at_the_end(home: Path, command_line: Run, postgres_url: str) -> None:
+    """A run that outlasts the stop waits for the next start; it is not left to its lease."""
+    name = f"up_{uuid4().hex}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    url = postgres_url.rpartition("/")[0] + f"/{name}"
+    try:
+        up = command_line("up", "--home", str(home), "--port", "0", DATABASE_URL=url)
+        up.wait_for("Ctrl-C stops")
+        facts = connection(home)
+        with httpx.Client(
+            base_url=facts["address"],
+            headers={"Authorization": f"Bearer {facts['api_keys']['local']}"},
+            trust_env=False,
+        ) as client:
+            text = b"1. LAW\nThis Agreement is governed by the laws of the State of Delaware.\n\n" * 60_000
+            files = {"file": ("contract.txt", text, "text/plain")}
+            document_id = client.post("/api/v1/documents", files=files).json()["document_id"]
+            body = {"workflow_name": "contract_analysis", "input_data": {"document_id": document_id}}
+            runs = [client.post("/api/v1/workflows/execute", json=body).json()["run_id"] for _ in range(2)]
+
+            def statuses() -> list[str]:
+                return [client.get(f"/api/v1/runs/{run}").json()["status"] for run in runs]
+
+            eventually(lambda: statuses() == ["running", "running"], "both are running")
+        up.interrupt()
+        assert up.wait() == 0
+        assert asyncio.run(_fetch(url, "SELECT DISTINCT status FROM workflow.runs")) == ["queued"]
+    finally:
+        asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
 def test_dying_api_stops_everything(home: Path, command_line: Run) -> None:
     """Without its API the service is none: everything stops, with 1, what ended and the end of its log."""
     up = command_line("up", "--home", str(home), "--port", "0")
@@ -177,5 +239,13 @@ async def _execute(url: str, statement: str) -> None:
     connected = await asyncpg.connect(url)
     try:
         await connected.execute(statement)
+    finally:
+        await connected.close()
+
+
+async def _fetch(url: str, query: str) -> list[str]:
+    connected = await asyncpg.connect(url)
+    try:
+        return [str(row[0]) for row in await connected.fetch(query)]
     finally:
         await connected.close()

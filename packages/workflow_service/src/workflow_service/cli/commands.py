@@ -59,9 +59,10 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
 
     Starts a PostgreSQL server of its own, a worker and the API, and prints the page's address with the key in it.
     Ctrl-C (or SIGTERM, SIGHUP) stops them all, a second Ctrl-C does so faster; the exit code is then 0. If the
-    API or PostgreSQL ends by itself, everything is stopped and the exit code is 1. If the worker ends, the service
-    stays and says how to start another. Run as root, PostgreSQL runs as the system user workflow-service, made if
-    absent, and the database lies in /var/lib/workflow-service; the home's file postgresql.json says where.
+    API or PostgreSQL ends by itself, everything is stopped and the exit code is 1. If the worker is killed, the
+    service stays and says how to start another; if it ends with an error, it is started again. Run as root,
+    PostgreSQL runs as the system user workflow-service, made if absent, and the database lies in
+    /var/lib/workflow-service; the home's file postgresql.json says where.
 
     \b
     Environment:
@@ -84,7 +85,7 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
         options = replace(_options_from_environment(), host=host, port=port, concurrency=concurrency)
         kept = Home.open(home)
         view.say(f"Starting on {kept.path}")
-        asyncio.run(run_service(kept, options, serve, lambda child: view.worker_died(child, str(kept.path))))
+        asyncio.run(run_service(kept, options, serve, lambda death: view.worker_died(death, str(kept.path))))
 
     _exit_with(view, start, stopped=lambda number: 0)
 

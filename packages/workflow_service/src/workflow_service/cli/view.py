@@ -13,9 +13,9 @@ from rich.text import Text
 
 from workflow_service.domain.contract import Finding, Severity
 from workflow_service.domain.run import JsonObject
-from workflow_service.local.children import Child
 from workflow_service.local.errors import LocalError, log_tail
 from workflow_service.local.service import Connection
+from workflow_service.local.worker_keeper import WorkerDeath
 
 _PLAIN_WIDTH = 140  # columns where no terminal says how many it has
 _SEVERITY_STYLES: dict[str, str] = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: "green"}
@@ -59,13 +59,16 @@ class View:
             self.err.print(Text(f"--- the end of {error.log}"), soft_wrap=True)
             self.err.print(Text(tail), soft_wrap=True)
 
-    def worker_died(self, child: Child, home: str) -> None:
-        """Say loudly that no worker is left, and how to start one again."""
-        self.warn(f"{child.obituary()}: runs wait until a worker is back. Start one with:")
-        self.warn(f"    workflow-service worker --home {shlex.quote(home)}")
-        tail = log_tail(child.command.log)
+    def worker_died(self, death: WorkerDeath, home: str) -> None:
+        """Say loudly that no worker is left, and when it comes back or how to start one again."""
+        if death.again_in is None:
+            self.warn(f"{death.what}: runs wait until a worker is back. Start one with:")
+            self.warn(f"    workflow-service worker --home {shlex.quote(home)}")
+        else:
+            self.warn(f"{death.what}: runs wait; it is started again in {death.again_in:g} s.")
+        tail = log_tail(death.log)
         if tail:
-            self.err.print(Text(f"--- the end of {child.command.log}"), soft_wrap=True)
+            self.err.print(Text(f"--- the end of {death.log}"), soft_wrap=True)
             self.err.print(Text(tail), soft_wrap=True)
 
     @contextmanager

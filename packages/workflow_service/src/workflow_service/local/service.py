@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,10 +23,12 @@ from workflow_service.local.home import Home, write_private
 from workflow_service.local.postgresql import PostgreSQL
 from workflow_service.local.records import ProcessRecord, Stopping
 from workflow_service.local.supervisor import Supervisor
+from workflow_service.local.worker_keeper import WorkerDeath, WorkerKeeper
 
 T = TypeVar("T")
 
-_WORKER_STOPPING: Stopping = ((15, 10.0),)  # SIGTERM: finish what runs; a longer run goes on after the next start
+# SIGTERM: finish what runs. SIGQUIT: give longer runs back, else they wait for their lease after the next start.
+_WORKER_STOPPING: Stopping = ((int(signal.SIGTERM), 10.0), (int(signal.SIGQUIT), 5.0))
 _API_STOPPING: Stopping = ((15, 6.0),)
 _API_DRAIN = 3  # seconds for open event streams, which would else never end
 _READY_BOUND = 60.0  # seconds until the API must answer that it is ready
@@ -102,12 +105,14 @@ class LocalService:
         self._supervisor = supervisor
         self._home = supervisor.home
         self._options = options
+        self._keeper: WorkerKeeper | None = None
 
-    async def start(self, on_worker_death: Callable[[Child], None] | None = None) -> Connection:
-        """Start everything and return once the API says that it is ready.
+    async def start(self, on_worker_death: Callable[[WorkerDeath], None] | None = None) -> Connection:
+        """Start everything and return once the API says that it is ready. `close` comes before the supervisor's.
 
         Args:
-            on_worker_death: Called when the worker ends by itself; without it, that ends the supervisor's run.
+            on_worker_death: Called when the worker ends by itself; after an error it is started again. Without
+                this, its end ends the supervisor's run.
 
         Raises:
             LocalError: A part did not start; its message says which, and ``log`` where to look.
@@ -115,11 +120,21 @@ class LocalService:
         rotate_logs(self._home)
         with _listen(self._options.host, self._options.port) as listener:
             connection = await self._prepare(listener)
-            self._supervisor.start(worker_command(self._home, connection), on_worker_death)
+            worker = worker_command(self._home, connection)
+            if on_worker_death is None:
+                self._supervisor.start(worker)
+            else:
+                self._keeper = WorkerKeeper(self._supervisor, worker, on_worker_death)
+                self._keeper.start()
             api = self._supervisor.start(self._api_command(connection, listener.fileno()))
             # From here the API alone holds the socket: when it dies, connections break instead of hanging.
         await _wait_ready(connection, api)
         return connection
+
+    def close(self) -> None:
+        """Start no worker any more."""
+        if self._keeper is not None:
+            self._keeper.close()
 
     async def _prepare(self, listener: socket.socket) -> Connection:
         options = self._options
@@ -161,7 +176,7 @@ async def run_service(
     home: Home,
     options: Options,
     use: Callable[[Connection], Awaitable[T]],
-    on_worker_death: Callable[[Child], None] | None = None,
+    on_worker_death: Callable[[WorkerDeath], None] | None = None,
 ) -> T:
     """Start the service on a home, run ``use`` on it, stop everything, and return what ``use`` returned.
 
@@ -169,7 +184,8 @@ async def run_service(
         home: Locked meanwhile. What a killed predecessor left there is ended first.
         options: What the user chose.
         use: Gets the connection once the service is ready; cancelled when something ends the service.
-        on_worker_death: Called when the worker ends by itself; without it, that ends the service.
+        on_worker_death: Called when the worker ends by itself; after an error it is started again. Without this,
+            its end ends the service.
 
     Raises:
         LocalError: What kept the service from starting or running; StopRequestedError after a signal.
@@ -181,7 +197,10 @@ async def run_service(
                 service = LocalService(supervisor, options)
 
                 async def body() -> T:
-                    return await use(await service.start(on_worker_death))
+                    try:
+                        return await use(await service.start(on_worker_death))
+                    finally:
+                        service.close()
 
                 return await supervisor.run(body)
         finally:

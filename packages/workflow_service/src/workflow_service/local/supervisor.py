@@ -138,6 +138,8 @@ class Supervisor:
     def _report(self, child: Child) -> None:
         on_death = self._vital[child]
         if on_death is not None:
+            if child in self._children:
+                self._children.remove(child)  # nothing is left to stop, and its pid may soon be somebody else's
             on_death(child)
         elif self._ending is not None and not self._ending.done():
             self._ending.set_exception(ChildDiedError(f"{child.obituary()} unexpectedly", child.command.log))
