@@ -232,6 +232,27 @@ def test_a_finished_run_returns_its_result_again(
     run(main)
 
 
+def test_a_forgotten_run_leaves_no_row(
+    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis], checkpointer: Checkpointer
+) -> None:
+    """Nothing is kept of it, all is kept of another; to forget what is unknown is fine."""
+
+    async def kept(run_id: UUID) -> int:
+        async with checkpointer() as saver:
+            return len([item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})])
+
+    async def main() -> None:
+        chosen, run_id, other = await upload(documents, "mutual-nda.pdf"), uuid4(), uuid4()
+        for each in (run_id, other):
+            await workflow().run(each, USER, chosen, Steps())
+        for _ in range(2):
+            await workflow().forget(run_id)
+        assert await kept(run_id) == 0
+        assert await kept(other) > len(STEPS)
+
+    run(main)
+
+
 def test_runs_on_one_workflow_do_not_mix(
     documents: KeptDocuments, workflow: Callable[[], ContractAnalysis]
 ) -> None:

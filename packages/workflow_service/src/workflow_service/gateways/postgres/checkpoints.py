@@ -1,20 +1,37 @@
 """Where LangGraph keeps its checkpoints: the same database, through psycopg, in the schema ``workflow``."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-CheckpointPool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
+from workflow_service.ports import StoreUnavailableError
+
+_Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 _LOCK = 7_094_823_517_160_043  # beside the migrator's
 _OPEN_TIMEOUT = 30.0  # seconds for the first connection
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 """What LangGraph asks of a connection. Any: psycopg types each option by itself."""
+
+
+class CheckpointPool(_Pool):
+    """A pool whose connections report the loss of the database as the rest of the service does."""
+
+    @asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """Lend a connection; wait ``timeout`` seconds for a free one, None is the pool's own bound.
+
+        Raises:
+            StoreUnavailableError: The database could not be reached, or the connection broke in the body.
+        """
+        with _translated():
+            async with super().connection(timeout) as connection:
+                yield connection
 
 
 @asynccontextmanager
@@ -24,20 +41,22 @@ async def open_checkpoint_pool(dsn: str, max_size: int) -> AsyncGenerator[Checkp
     The schema ``workflow`` must exist. Any number of processes may do this at once.
 
     Raises:
-        psycopg_pool.PoolTimeout: The database did not answer within 30 s.
+        StoreUnavailableError: The database did not answer within 30 s.
     """
-    pool: CheckpointPool = AsyncConnectionPool(
+    pool = CheckpointPool(
         dsn,
         kwargs=_CONNECTION,
         min_size=1,
         max_size=max_size,
         configure=_use_schema,
+        check=CheckpointPool.check_connection,  # the server may have closed it since
         open=False,
         name="checkpoints",
     )
-    await pool.open(wait=True, timeout=_OPEN_TIMEOUT)
     try:
-        await _set_up(dsn, pool)
+        with _translated():
+            await pool.open(wait=True, timeout=_OPEN_TIMEOUT)
+            await _set_up(dsn, pool)
         yield pool
     finally:
         await pool.close()
@@ -47,6 +66,17 @@ async def open_checkpoint_pool(dsn: str, max_size: int) -> AsyncGenerator[Checkp
 async def saver_on(pool: CheckpointPool) -> AsyncIterator[AsyncPostgresSaver]:
     """Give a run a saver of its own: a saver holds one lock, so runs that share it would wait for each other."""
     yield AsyncPostgresSaver(pool)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    # OperationalError: what psycopg and its pool raise when the database is away, ends a session or is overrun.
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error) or type(error).__name__
+        message = f"the database did not answer ({reason}); check DATABASE_URL and its server"
+        raise StoreUnavailableError(message) from error
 
 
 async def _use_schema(connection: AsyncConnection[DictRow]) -> None:
