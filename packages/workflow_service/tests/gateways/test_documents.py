@@ -1,6 +1,8 @@
 """Documents in PostgreSQL."""
 
 import hashlib
+import threading
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
@@ -23,5 +25,31 @@ def test_a_document_comes_back_byte_for_byte_to_its_owner_only(with_pool):
         for user_id, document_id in (("mallory", document.id), ("alice", uuid4())):
             assert await store.get(user_id, document_id) is None
             assert await store.content(user_id, document_id) is None
+
+    with_pool(scenario)
+
+
+def test_a_file_is_hashed_neither_on_the_loop_nor_with_a_connection(with_pool, monkeypatch):
+    """Hashing a large file stops neither other requests nor those who wait for a connection."""
+    seen = []
+    lent = 0
+    sha256 = hashlib.sha256
+
+    def hash_and_look(content):
+        seen.append((threading.current_thread() is threading.main_thread(), lent))
+        return sha256(content)
+
+    async def scenario(pool):
+        @asynccontextmanager
+        async def connect():
+            nonlocal lent
+            async with pool.acquire() as connection:
+                lent += 1
+                yield connection
+                lent -= 1
+
+        monkeypatch.setattr(hashlib, "sha256", hash_and_look)
+        await PostgresDocumentStore(connect).save("alice", "a.txt", "text/plain", b"x")
+        assert seen == [(False, 0)]
 
     with_pool(scenario)

@@ -1,5 +1,6 @@
 """Users' files, kept in a table."""
 
+import asyncio
 import hashlib
 from uuid import UUID
 
@@ -31,8 +32,8 @@ class PostgresDocumentStore:
 
     async def save(self, user_id: str, filename: str, media_type: str, content: bytes) -> Document:
         """Keep a file and return its record."""
+        digest = await asyncio.to_thread(_sha256, content)
         async with open_session(self._connect) as connection:
-            digest = hashlib.sha256(content).hexdigest()
             row = await connection.fetchrow(_SAVE, user_id, filename, media_type, len(content), digest, content)
         assert row is not None  # an INSERT without ON CONFLICT returns its row
         return _document(row)
@@ -48,6 +49,10 @@ class PostgresDocumentStore:
         async with open_session(self._connect) as connection:
             content: bytes | None = await connection.fetchval(_CONTENT, document_id, user_id)
         return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _document(row: asyncpg.Record) -> Document:
