@@ -1,8 +1,14 @@
 """Upload documents and take samples over HTTP."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+
+from workflow_service.api.app import UPLOADS_AT_ONCE
+from workflow_service.domain.document import Document
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -72,6 +78,29 @@ def test_a_form_without_the_file_is_the_clients_fault(client, content):
     response = client.post(DOCUMENTS, content=content, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert response.status_code in (400, 422)
     assert response.headers["Content-Type"] == "application/problem+json"
+
+
+class CountingDocuments:
+    """A store that counts how many files it is given at once."""
+
+    def __init__(self):
+        self.held = self.most = 0
+
+    async def save(self, user_id, filename, media_type, content):
+        self.held += 1
+        self.most = max(self.most, self.held)
+        await asyncio.sleep(0.02)  # room for the others to come in
+        self.held -= 1
+        return Document(uuid4(), user_id, filename, media_type, len(content), "", datetime.now(UTC))
+
+
+def test_uploads_at_once_wait_for_their_turn(serve):
+    """However many come at once, few are in memory, and each is kept."""
+    documents = CountingDocuments()
+    with serve(documents=documents).client() as client, ThreadPoolExecutor(20) as threads:
+        answers = threads.map(lambda _: client.post(DOCUMENTS, files={"file": ("a.txt", b"x")}), range(60))
+        assert {answer.status_code for answer in answers} == {201}
+    assert documents.most <= UPLOADS_AT_ONCE
 
 
 def test_a_sample_becomes_the_users_document(client, bob):

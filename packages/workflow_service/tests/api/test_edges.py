@@ -1,10 +1,13 @@
 """Who may ask, what every answer carries, and what failures look like."""
 
 import asyncio
+import hmac
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from workflow_service.api import readiness
 from workflow_service.api.app import create_app
 from workflow_service.ports import StoreUnavailableError
 
@@ -160,6 +163,48 @@ def test_a_service_that_cannot_work_says_which_part_is_missing(serve):
     assert (response.status_code, response.headers["Content-Type"]) == (503, "application/problem+json")
     assert response.json()["checks"]["queue"] is False
     assert "queue" in response.json()["detail"]
+
+
+def test_who_asks_for_readiness_costs_one_look_a_second(serve, monkeypatch):
+    """Anyone may ask as often as they like: the parts are asked once while the answer is fresh."""
+    monkeypatch.setattr(readiness, "_LIFETIME", 3600.0)
+    looks = []
+
+    async def ready():
+        looks.append(1)
+        return {"queue": len(looks) == 1}
+
+    with serve(ready=ready).client(None) as anyone, ThreadPoolExecutor(10) as threads:
+        statuses = set(threads.map(lambda _: anyone.get("/health/ready").status_code, range(30)))
+        assert (statuses, len(looks)) == ({200}, 1)
+
+
+def test_readiness_is_asked_again_when_the_answer_is_old(serve, monkeypatch):
+    """A part that goes away shows."""
+    monkeypatch.setattr(readiness, "_LIFETIME", 0.0)
+    answers = iter([True, False])
+
+    async def ready():
+        return {"queue": next(answers)}
+
+    with serve(ready=ready).client(None) as anyone:
+        assert [anyone.get("/health/ready").status_code for _ in range(2)] == [200, 503]
+
+
+def test_keys_are_compared_at_one_length(server, monkeypatch):
+    """compare_digest gives away lengths that differ, so it gets none: neither a key's nor a candidate's."""
+    lengths = set()
+    compare = hmac.compare_digest
+
+    def compare_digest(first, second):
+        lengths.update((len(first), len(second)))
+        return compare(first, second)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare_digest)
+    for key in ("a", "alice's key", "x" * 500):
+        with server.client(key) as someone:
+            someone.get("/api/v1/runs")
+    assert lengths == {32}
 
 
 def test_the_app_enqueues_what_was_left(serve, settings, wait_until):

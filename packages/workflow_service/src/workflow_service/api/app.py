@@ -12,12 +12,16 @@ from workflow_service.api.body_limit import BodyLimit
 from workflow_service.api.failures import Failures
 from workflow_service.api.page import PageMount
 from workflow_service.api.problems import add_problem_handlers
+from workflow_service.api.readiness import Readiness
 from workflow_service.api.routes import PREFIX, documents, health, runs, workflows
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api
 from workflow_service.settings import Settings
 from workflow_service.usecases.reaping import reap_forever
 from workflow_service.usecases.services import ApiServices
+
+UPLOADS_AT_ONCE = 4
+"""Files in memory at once: each is there a few times over while it is stored."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -28,9 +32,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     chosen = settings or Settings.from_environment()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, ApiServices]]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
         async with open_api(chosen) as services, _reaping(services):
-            yield {"services": services}
+            yield {
+                "services": services,
+                "readiness": Readiness(services.ready),
+                "upload_slots": asyncio.Semaphore(UPLOADS_AT_ONCE),
+            }
 
     app = FastAPI(
         title="workflow_service",

@@ -1,9 +1,11 @@
 """What routes are given."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from workflow_service.api.readiness import Readiness
 from workflow_service.usecases.services import ApiServices
 
 
@@ -12,5 +14,21 @@ async def _services(request: Request) -> ApiServices:
     return services
 
 
+async def _upload_slots(request: Request) -> asyncio.Semaphore:
+    slots: asyncio.Semaphore = request.state.upload_slots
+    return slots
+
+
+async def _readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.state.readiness
+    return readiness
+
+
 Services = Annotated[ApiServices, Depends(_services)]
 """The ports, opened by the app's lifespan."""
+
+UploadSlots = Annotated[asyncio.Semaphore, Depends(_upload_slots)]
+"""Held while a file is in memory: so many at once, and the others wait on disk."""
+
+Ready = Annotated[Readiness, Depends(_readiness)]
+"""Which parts of the service can be used."""

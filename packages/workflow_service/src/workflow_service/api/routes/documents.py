@@ -5,7 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter, HTTPException, Response, UploadFile
 
 from workflow_service.api.authentication import User
-from workflow_service.api.dependencies import Services
+from workflow_service.api.dependencies import Services, UploadSlots
 from workflow_service.api.routes import PREFIX
 from workflow_service.api.views import DocumentView, SampleList, SampleView
 from workflow_service.usecases.documents import upload_document
@@ -15,9 +15,12 @@ router = APIRouter(tags=["documents"])
 
 
 @router.post("/documents", status_code=201)
-async def upload(file: UploadFile, user_id: User, services: Services, response: Response) -> DocumentView:
+async def upload(
+    file: UploadFile, user_id: User, services: Services, slots: UploadSlots, response: Response
+) -> DocumentView:
     """Keep a file: PDF, DOCX, Markdown or text."""
-    return await _keep(file.filename or "", file.content_type, await file.read(), user_id, services, response)
+    async with slots:  # until here the file is on disk, so a slow client takes no slot
+        return await _keep(file.filename or "", file.content_type, await file.read(), user_id, services, response)
 
 
 @router.get("/documents/{document_id}")
@@ -37,12 +40,15 @@ async def samples(_user_id: User, services: Services) -> SampleList:
 
 
 @router.post("/samples/{name}/documents", status_code=201)
-async def take_sample(name: str, user_id: User, services: Services, response: Response) -> DocumentView:
+async def take_sample(
+    name: str, user_id: User, services: Services, slots: UploadSlots, response: Response
+) -> DocumentView:
     """Make a document of a sample."""
-    content = await read_sample(services.settings.samples, name)
-    if content is None:
-        raise HTTPException(404, f"There is no sample {name!r}.")
-    return await _keep(name, None, content, user_id, services, response)
+    async with slots:
+        content = await read_sample(services.settings.samples, name)
+        if content is None:
+            raise HTTPException(404, f"There is no sample {name!r}.")
+        return await _keep(name, None, content, user_id, services, response)
 
 
 async def _keep(

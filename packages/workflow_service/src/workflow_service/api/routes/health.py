@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from workflow_service.api.dependencies import Services
+from workflow_service.api.dependencies import Ready
 from workflow_service.api.problems import ProblemResponse
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -16,9 +16,9 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/ready")
-async def ready(services: Services) -> Response:
+async def ready(readiness: Ready) -> Response:
     """Say which parts can be used; 503 when one cannot."""
-    checks = dict(await services.ready())
+    checks = dict(await readiness.checks())
     missing = [name for name, is_ready in checks.items() if not is_ready]
     if missing:
         detail = f"Cannot be used now: {', '.join(missing)}."
