@@ -40,6 +40,9 @@ class IdleWorkflow:
     async def run(self, run_id: UUID, user_id: str, input_data: Mapping[str, Any], report: Report) -> Any:
         raise AssertionError("no worker here")
 
+    async def forget(self, run_id: UUID) -> None:
+        raise AssertionError("no worker here")
+
 
 class ListQueue:
     """Fits the JobQueue port."""
