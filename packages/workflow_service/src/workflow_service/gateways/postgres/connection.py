@@ -27,6 +27,13 @@ _CONNECTION_LOST = (
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
 )
 
+_ALSO_LOST = (
+    "connection is closed",
+    "connection has been released back to the pool",  # which the pool does with one that is closed
+    "cannot switch to state",  # the server's farewell was read, its close not yet
+)
+"""How asyncpg says that a connection is lost with the classes it also uses for faults of the caller."""
+
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -75,9 +82,8 @@ async def open_session(connect: Connect) -> AsyncIterator[Connection]:
             yield connection
     except _CONNECTION_LOST as error:
         raise _unavailable(error) from error
-    except asyncpg.InterfaceError as error:
-        # asyncpg says «connection is closed» with the class it also uses for faults of the caller.
-        if "connection is closed" not in str(error):
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        if not any(words in str(error) for words in _ALSO_LOST):
             raise
         raise _unavailable(error) from error
 
