@@ -1,8 +1,10 @@
 """Where LangGraph keeps its checkpoints: the same database, through psycopg, in the schema ``workflow``."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, OperationalError
@@ -21,6 +23,38 @@ _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_
 
 class CheckpointPool(_Pool):
     """A pool whose connections report the loss of the database as the rest of the service does."""
+
+    def __init__(self, dsn: str, max_size: int) -> None:
+        self._alive: WeakSet[AsyncConnection[DictRow]] = WeakSet()
+        super().__init__(
+            dsn,
+            kwargs=_CONNECTION,
+            min_size=1,
+            max_size=max_size,
+            configure=self._prepare,
+            check=_Pool.check_connection,  # the server may have closed it since
+            open=False,
+            name="checkpoints",
+        )
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool and its connections, also when its own tasks have been cancelled.
+
+        The owner of a loop that ends cancels all tasks first, the pool's workers too. psycopg_pool waits for
+        them, takes their cancellation for its own and leaves its connections open.
+        """
+        try:
+            await super().close(timeout)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            for connection in self._alive:
+                await connection.close()
+
+    async def _prepare(self, connection: AsyncConnection[DictRow]) -> None:
+        self._alive.add(connection)
+        await connection.execute("SET search_path TO workflow")
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[DictRow]]:
@@ -43,16 +77,7 @@ async def open_checkpoint_pool(dsn: str, max_size: int) -> AsyncGenerator[Checkp
     Raises:
         StoreUnavailableError: The database did not answer within 30 s.
     """
-    pool = CheckpointPool(
-        dsn,
-        kwargs=_CONNECTION,
-        min_size=1,
-        max_size=max_size,
-        configure=_use_schema,
-        check=CheckpointPool.check_connection,  # the server may have closed it since
-        open=False,
-        name="checkpoints",
-    )
+    pool = CheckpointPool(dsn, max_size)
     try:
         with _translated():
             await pool.open(wait=True, timeout=_OPEN_TIMEOUT)
@@ -77,10 +102,6 @@ def _translated() -> Iterator[None]:
         reason = str(error) or type(error).__name__
         message = f"the database did not answer ({reason}); check DATABASE_URL and its server"
         raise StoreUnavailableError(message) from error
-
-
-async def _use_schema(connection: AsyncConnection[DictRow]) -> None:
-    await connection.execute("SET search_path TO workflow")
 
 
 async def _set_up(dsn: str, pool: CheckpointPool) -> None:
