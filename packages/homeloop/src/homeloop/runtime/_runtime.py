@@ -1,4 +1,8 @@
-"""The runtime: the handle through which any code reaches a loop that is not its own."""
+"""
+The runtime: the handle through which any code reaches a loop that is not its own.
+
+Over 400 lines, most of them the docstrings of its public face, which belong in one place.
+"""
 
 import asyncio
 import atexit
@@ -23,20 +27,16 @@ from homeloop.runtime import _waits, _workers
 from homeloop.runtime._call import Call
 from homeloop.runtime._conversation import Entered, iterate
 from homeloop.runtime._fork import forget_in_child, keep_untouched
+from homeloop.runtime._future import CallFuture
 from homeloop.runtime._home import Admission, Home
-from homeloop.runtime._hosts import raise_if_host_cancelled
 from homeloop.runtime._probe import thread_stack
+from homeloop.runtime._waiting import answer, wait_for
 from homeloop.runtime._waits import begin_wait, end_wait, loop_threads
 from homeloop.runtime._workers import current_job
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-_NOTICE = 0.5
-"""Seconds between looks for what cannot wake a waiting thread: an exception that was injected into it
-(PyThreadState_SetAsyncExc), the cancellation of the AnyIO task it works for. Signals wake the main
-thread, so that one does not look."""
 
 _BLOCKED = 0.5
 """A loop that has not even taken a cancellation after this many seconds counts as blocked."""
@@ -170,7 +170,7 @@ class LoopRuntime:
         call.reply = done.release
         try:
             home.post(call)
-            if not _wait(done, timeout):
+            if not wait_for(done, timeout):
                 self._expire(home, call, done, timeout)
         except CallTimeoutError:
             raise
@@ -205,7 +205,7 @@ class LoopRuntime:
         loop = asyncio.get_running_loop()
         call = Call(fn, args, copy_context())
         answered: asyncio.Future[None] = loop.create_future()
-        call.reply = lambda: _answer(loop, answered)
+        call.reply = lambda: answer(loop, answered)
         home.post(call)
         try:
             await asyncio.wait((answered,), timeout=timeout)
@@ -247,7 +247,7 @@ class LoopRuntime:
             raise _not_callable(fn)
         home = self._running_home()
         call = Call(fn, args, copy_context())
-        future: _CallFuture[T] = _CallFuture(self.name, lambda: home.cancel(call))
+        future: CallFuture[T] = CallFuture(self.name, lambda: home.cancel(call))
         call.reply = lambda: future.resolve(call)
         home.post(call)
         return future
@@ -454,8 +454,8 @@ class LoopRuntime:
     def _expire(self, home: Home, call: "Call[Any]", done: Any, timeout: float | None) -> None:
         """Cancel a call whose time is over and wait for its clean-up; return only if it finished well."""
         home.cancel(call)
-        if not _wait(done, min(_BLOCKED, self.grace)) and call.cancelled_at_loop:
-            _wait(done, max(0.0, self.grace - _BLOCKED))
+        if not wait_for(done, min(_BLOCKED, self.grace)) and call.cancelled_at_loop:
+            wait_for(done, max(0.0, self.grace - _BLOCKED))
         if call.finished and not isinstance(call.error, asyncio.CancelledError):
             return  # it finished or failed by itself: that outcome is the truth
         raise self._timed_out(home, call, cast("float", timeout))
@@ -473,7 +473,7 @@ class LoopRuntime:
             return
         home.cancel(call)
         try:
-            _wait(done, self.grace)
+            wait_for(done, self.grace)
         finally:  # a second interrupt ends the waiting
             if not call.finished:
                 self._give_up(home, call)
@@ -505,82 +505,11 @@ _CLOSE_MARGIN = 2.0
 """Seconds between a home's own deadline and our giving up on its thread. A guess."""
 
 
-class _CallFuture(Future[T]):
-    """A future that passes its cancellation on to the call."""
-
-    def __init__(self, runtime: str, cancel_call: Callable[[], None]) -> None:
-        super().__init__()
-        self._runtime = runtime
-        self._cancel_call: Callable[[], None] | None = cancel_call
-        self._deciding = allocate_lock()  # held to decide only: done callbacks run without it
-        self._decided: Literal["cancelled", "resolved"] | None = None
-
-    def cancel(self) -> bool:
-        """Cancel the call, begun or not; False only if it has finished."""
-        with self._deciding:
-            if self._decided is not None:
-                return self._decided == "cancelled"
-            self._decided = "cancelled"
-        super().cancel()
-        self.set_running_or_notify_cancel()  # so that futures.wait() sees it as done
-        if self._cancel_call is not None:
-            self._cancel_call()
-        return True
-
-    def resolve(self, call: "Call[T]") -> None:
-        """Take over the call's outcome, unless cancelled meanwhile."""
-        self._cancel_call = None  # it refers to the call, and the call may refer to us
-        error = call.take_error()
-        with self._deciding:
-            cancelled = self._decided == "cancelled"
-            self._decided = self._decided or "resolved"
-        if cancelled:
-            if isinstance(error, Exception):
-                emit(CleanUpFailed(self._runtime, call.name, repr(error)))
-        elif isinstance(error, asyncio.CancelledError):
-            super().cancel()
-            self.set_running_or_notify_cancel()
-        elif error is not None:
-            self.set_running_or_notify_cancel()
-            self.set_exception(error)
-        else:
-            self.set_running_or_notify_cancel()
-            self.set_result(call.value)
-
-
 def _not_callable(fn: object) -> TypeError:
     if isinstance(fn, CoroutineType):
         fn.close()  # refused: without this its RuntimeWarning would point here instead of at the caller
         return TypeError(f"pass the function and its arguments, not a coroutine: run({fn.__qualname__}, ...)")
     return TypeError(f"an async function is needed, got {fn!r}")
-
-
-def _wait(done: Any, timeout: float | None) -> bool:
-    """Acquire the lock within ``timeout`` seconds, letting exceptions from outside surface meanwhile."""
-    if timeout is None:
-        if threading.main_thread().ident == get_ident():
-            return bool(done.acquire())  # without a time it is a microsecond faster, too
-        while not done.acquire(True, _NOTICE):
-            raise_if_host_cancelled()
-        return True
-    deadline = time.monotonic() + timeout
-    while not done.acquire(True, min(_NOTICE, max(0.0, deadline - time.monotonic()))):
-        if time.monotonic() >= deadline:
-            return False
-        raise_if_host_cancelled()
-    return True
-
-
-def _answer(loop: asyncio.AbstractEventLoop, answered: "asyncio.Future[None]") -> None:
-    try:
-        loop.call_soon_threadsafe(_set_done, answered)
-    except RuntimeError:  # the waiting loop is closed: nobody waits any more
-        pass
-
-
-def _set_done(answered: "asyncio.Future[None]") -> None:
-    if not answered.done():
-        answered.set_result(None)
 
 
 def _outcome(call: "Call[T]") -> T:
