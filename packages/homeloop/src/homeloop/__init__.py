@@ -1,9 +1,42 @@
 """homeloop: every asyncio object has a home loop; bring the code to the loop, never the loop to the code."""
 
+import os
+import warnings
+from typing import TYPE_CHECKING
+
 from homeloop._affinity import Affinity
 from homeloop._events import Event, Instrument, add_instrument
+from homeloop._user import User, as_user, current_user
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
-from homeloop.resources import LoopLocal, ResourceStatistics
+from homeloop.isolation import (
+    EnclosedBlock,
+    IsolatedScope,
+    Isolation,
+    IsolationExecutor,
+    IsolationStatistics,
+    KindStatistics,
+    Report,
+    RunOptions,
+    TierStatistics,
+    current_report,
+    default_executor,
+    enclosed,
+    isolated,
+    isolation_of,
+    run_isolated,
+    run_isolated_sync,
+    stream_isolated,
+)
+from homeloop.resources import (
+    InstanceStatistics,
+    KeyedLoopLocal,
+    LoopGuard,
+    LoopLocal,
+    ResourceStatistics,
+    check_loop,
+    guard,
+    resource_scope,
+)
 from homeloop.runtime import (
     LoopRuntime,
     RuntimeStatistics,
@@ -12,27 +45,83 @@ from homeloop.runtime import (
     enter,
     iterate,
     run,
+    set_trace_level,
     submit,
     sync,
 )
+
+if TYPE_CHECKING:
+    from homeloop.diagnosis import Diagnosis, detect_cross_loop_issue, diagnose
 
 __all__ = (
     "Affinity",
     "BoundCallback",
     "Delivery",
+    "Diagnosis",
+    "EnclosedBlock",
     "Event",
+    "InstanceStatistics",
     "Instrument",
+    "IsolatedScope",
+    "Isolation",
+    "IsolationExecutor",
+    "IsolationStatistics",
+    "KeyedLoopLocal",
+    "KindStatistics",
+    "LoopGuard",
     "LoopLocal",
     "LoopRuntime",
+    "Report",
     "ResourceStatistics",
+    "RunOptions",
     "RuntimeStatistics",
+    "TierStatistics",
+    "User",
     "add_instrument",
     "arun",
+    "as_user",
     "bind_callback",
+    "check_loop",
+    "current_report",
+    "current_user",
+    "default_executor",
     "default_runtime",
+    "detect_cross_loop_issue",
+    "diagnose",
+    "enclosed",
     "enter",
+    "guard",
+    "isolated",
+    "isolation_of",
     "iterate",
+    "resource_scope",
     "run",
+    "run_isolated",
+    "run_isolated_sync",
+    "stream_isolated",
     "submit",
     "sync",
 )
+
+_DIAGNOSIS = ("Diagnosis", "detect_cross_loop_issue", "diagnose")
+
+
+def __getattr__(name: str) -> object:
+    """Load the diagnosis when somebody first asks for it: most programs never do."""
+    if name not in _DIAGNOSIS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from homeloop import diagnosis
+
+    globals().update({each: getattr(diagnosis, each) for each in _DIAGNOSIS})
+    return globals()[name]
+
+
+_level = os.environ.get("HOMELOOP_TRACE", "").strip() or "0"
+if _level not in ("0", "1", "2", "3"):
+    warnings.warn(
+        f"HOMELOOP_TRACE={_level} is no level of tracing, so nothing is traced; set it to 1, 2 or 3",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+elif _level != "0":
+    set_trace_level(int(_level))

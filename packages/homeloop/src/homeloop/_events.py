@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from homeloop._affinity import Affinity
+from homeloop._provenance import LoopFact, Place
 
 logger = logging.getLogger("homeloop")
 
@@ -121,6 +122,15 @@ class ResourceDropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GuardFailed(Event):
+    """A product's guard did not work: its objects are handed out, but do not refuse another loop by themselves."""
+
+    level: ClassVar[int] = logging.WARNING
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallbackFailed(Event):
     """A bound callback raised, or its loop was gone."""
 
@@ -128,6 +138,170 @@ class CallbackFailed(Event):
     what: str
     home: Affinity
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPlace:
+    """
+    Where a piece of isolated work runs, or ran.
+
+    Attributes:
+        context_id: The name of its scope.
+        tier: ``"none"``, ``"context"``, ``"thread"`` or ``"process"``.
+        what: The function's name.
+        thread_ident: The thread whose loop it runs on, in its own process.
+        pid: The process.
+        loop_before: The loop of whoever asked for the work.
+        loop_after: The loop the work runs on.
+    """
+
+    context_id: str
+    tier: str
+    what: str
+    thread_ident: int
+    pid: int
+    loop_before: Affinity
+    loop_after: Affinity
+
+    def __str__(self) -> str:
+        return (
+            f"[{self.tier} isolation] {self.what} in context {self.context_id!r}, "
+            f"thread {self.thread_ident}, pid {self.pid}, loop before: {self.loop_before}, "
+            f"loop after: {self.loop_after}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IsolatedRunStarted(Event):
+    """A piece of work begins in its tier."""
+
+    place: WorkPlace
+
+    def __str__(self) -> str:
+        return f"{self.place}: started"
+
+
+@dataclass(frozen=True, slots=True)
+class IsolatedRunEnded(Event):
+    """A piece of work has left its tier; ``error`` names the type of what it raised, if anything."""
+
+    place: WorkPlace
+    seconds: float
+    error: str | None
+
+    def __str__(self) -> str:
+        outcome = f"failed with {self.error}" if self.error else "succeeded"
+        return f"{self.place}: {outcome} after {self.seconds:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpilled(Event):
+    """
+    A task outlived the isolated work that it was born in, and was cancelled.
+
+    Attributes:
+        task: Its name.
+        created_at: The line that created it; where its coroutine is defined, if nobody saw that.
+        waiting_at: Where it waited, outermost frame first.
+        ended: Whether it ended in time; if not, it ignores its cancellation and was let go.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    context_id: str
+    tier: str
+    what: str
+    task: str
+    created_at: str
+    waiting_at: tuple[str, ...]
+    ended: bool
+
+    def __str__(self) -> str:
+        fate = "it was cancelled and has ended" if self.ended else "it ignores its cancellation and was let go"
+        return (
+            f"[{self.tier} isolation] task {self.task!r}, created at {self.created_at}, outlived {self.what} in "
+            f"context {self.context_id!r}; it was waiting at {' > '.join(self.waiting_at) or 'nothing'}; {fate}; "
+            "await what you start before you return"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """Isolated work keeps its loop from running; ``blocked_at`` is the stack that does, outermost first."""
+
+    level: ClassVar[int] = logging.WARNING
+    context_id: str
+    tier: str
+    what: str
+    home: Affinity
+    seconds: float
+    blocked_at: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"[{self.tier} isolation] {self.what} in context {self.context_id!r} has blocked {self.home} for "
+            f"{self.seconds:.1f} s at {' > '.join(self.blocked_at)}; move what blocks to asyncio.to_thread()"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationEscalated(Event):
+    """A kind of work, left to homeloop's choice, will run in another tier from now on."""
+
+    level: ClassVar[int] = logging.WARNING
+    kind: str
+    before: str
+    after: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} runs in tier {self.after!r} instead of {self.before!r} from now on: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A worker process is ready for isolated work."""
+
+    executor: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded(Event):
+    """A worker process has ended as it was told to."""
+
+    executor: str
+    pid: int
+    runs: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost(Event):
+    """A worker process ended without having been told to, or had to be killed."""
+
+    level: ClassVar[int] = logging.WARNING
+    executor: str
+    pid: int
+    runs: int
+    exitcode: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFault(Event):
+    """
+    Tracing saw an object used where it does not live, or left behind; see `homeloop.trace`.
+
+    ``kind`` is the name of a finding, ``homeloop explain`` tells what it means.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    kind: str
+    what: str
+    evidence: str
+    used_at: Place | None = None
+    made_at: Place | None = None
+    owner: LoopFact | None = None
+    current: LoopFact | None = None
 
 
 class Instrument(Protocol):
@@ -160,9 +334,19 @@ def add_instrument(instrument: Instrument) -> Callable[[], None]:
     return remove
 
 
+def is_heard(kind: type[Event]) -> bool:
+    """Tell whether anybody would hear of an event, which then may be worth being made."""
+    return bool(_instruments) or logger.isEnabledFor(kind.level)
+
+
 def emit(event: Event) -> None:
-    """Log the event at its level and tell the instruments; an instrument's own error is logged, not raised."""
-    logger.log(event.level, "%s", event)
+    """
+    Log the event at its level, as text and as the record's ``homeloop``, and tell the instruments.
+
+    An instrument's own error is logged, not raised.
+    """
+    if logger.isEnabledFor(event.level):
+        logger.log(event.level, "%s", event, extra={"homeloop": event})
     for instrument in _instruments:
         try:
             instrument.notify(event)

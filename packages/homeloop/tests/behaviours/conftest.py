@@ -1,6 +1,7 @@
 """What the scenario suite needs: each kind of loop, inside this process and in processes of their own."""
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -79,3 +80,22 @@ def scenario(script: "Callable[..., subprocess.CompletedProcess[str]]", loop_kin
         return ended.stdout.splitlines()
 
     return run
+
+
+_PROMISE = re.compile(r"test_([a-z]\d\d)_")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List every promise that was put to the test, by id, and how it came out."""
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):  # the worse one of several runs counts
+        for report in terminalreporter.getreports(outcome):
+            if match := _PROMISE.search(getattr(report, "nodeid", "").rpartition("::")[2]):
+                outcomes[match[1].upper()] = outcome
+    if not outcomes:
+        return
+    terminalreporter.section("promises of BEHAVIOURS", sep="-")
+    for outcome in ("passed", "skipped", "failed", "error"):
+        ids = sorted(each for each, came_out in outcomes.items() if came_out == outcome)
+        if ids:
+            terminalreporter.line(f"{outcome} ({len(ids)}): {' '.join(ids)}")

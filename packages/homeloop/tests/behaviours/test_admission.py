@@ -1,6 +1,7 @@
 """Bounded admission: at most so many calls in flight, and what becomes of the others."""
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,29 @@ def test_a_coroutine_waits_for_a_place_without_blocking_its_loop(loop_factory, r
     assert room.most == 1
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
+def test_any_number_of_calls_may_wait_that_end_as_soon_as_they_begin(room: Room) -> None:
+    """Also where a task runs its first step while it is made; they begin in order."""
+    begun: list[int] = []
+
+    def eager_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
+
+    async def note(number: int) -> int:
+        begun.append(number)
+        return number
+
+    with _runtime(eager_loop, "wait", size=1) as runtime:
+        staying = runtime.submit(room.stay)
+        room.wait_until_inside(1)
+        waiting = [runtime.submit(note, number) for number in range(2000)]
+        room.doors.release()
+        assert [future.result(DEADLINE) for future in (staying, *waiting)] == [None, *range(2000)]
+    assert begun == list(range(2000))
+
+
 def test_a_timeout_ends_the_waiting_for_a_place(loop_factory, room: Room) -> None:
     """The work budget counts from the call; what never began needs no clean-up."""
     with _runtime(loop_factory, "wait", size=1) as runtime, ThreadPoolExecutor(1) as threads:
@@ -112,3 +136,102 @@ def test_bad_options_are_refused(options: dict[str, object]) -> None:
     """Where they are given."""
     with pytest.raises(ValueError, match=next(reversed(options))):
         LoopRuntime(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("when_full", ["wait", "refuse"])
+def test_what_runs_needs_no_further_place(loop_factory, when_full: str) -> None:
+    """A call that waits for calls of its own, on the loop and through workers, has one place for all of them."""
+
+    async def depth(left: int) -> int:
+        if not left:
+            return 0
+        if left % 2:
+            return 1 + await runtime.arun(depth, left - 1, timeout=DEADLINE)
+        return 1 + await asyncio.to_thread(runtime.run, depth, left - 1, timeout=DEADLINE)
+
+    with _runtime(loop_factory, when_full, size=1) as runtime:
+        assert runtime.run(depth, 9, timeout=DEADLINE) == 9
+        assert runtime.run(depth, 2, timeout=DEADLINE) == 2
+
+
+class Door:
+    """An async context manager that can be asked."""
+
+    async def __aenter__(self) -> "Door":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def ask(self) -> str:
+        await asyncio.sleep(0)
+        return "answer"
+
+
+async def letters():
+    for letter in "ab":
+        yield letter
+
+
+@pytest.mark.parametrize("when_full", ["wait", "refuse"])
+def test_the_body_of_a_conversation_needs_no_further_place(loop_factory, when_full: str) -> None:
+    """What is entered, or iterated, is there to be used; nested, interleaved, in whatever order they end."""
+    with _runtime(loop_factory, when_full, size=1) as runtime:
+        with runtime.enter(Door()) as door, runtime.enter(Door()) as other:
+            assert [runtime.run(each.ask, timeout=DEADLINE) for each in (door, other)] == ["answer"] * 2
+            assert list(runtime.iterate(letters)) == ["a", "b"]
+        for _letter in runtime.iterate(letters):
+            assert runtime.run(door.ask, timeout=DEADLINE) == "answer"
+            assert asyncio.run(runtime.arun(door.ask, timeout=DEADLINE)) == "answer"
+        first, second = runtime.iterate(letters), Door()
+        next(first)
+        entered = runtime.enter(second)
+        entered.__enter__()
+        first.close()
+        assert runtime.run(second.ask, timeout=DEADLINE) == "answer"
+        entered.__exit__(None, None, None)
+        assert runtime.run(asyncio.sleep, 0, True, timeout=DEADLINE)
+
+
+def test_a_conversation_holds_its_place_against_others(loop_factory) -> None:
+    """Other threads wait for its end, and what inherited its context does so once it is over."""
+    with _runtime(loop_factory, "refuse", size=1) as runtime, ThreadPoolExecutor(1) as threads:
+        door = Door()
+        with runtime.enter(door):
+            inherited = contextvars.copy_context()
+            assert inherited.run(runtime.run, door.ask) == "answer"
+            with pytest.raises(OverloadedError):
+                threads.submit(runtime.run, door.ask).result(DEADLINE)
+            assert isinstance(runtime.submit(door.ask).exception(DEADLINE), OverloadedError)
+        with runtime.enter(door), pytest.raises(OverloadedError):
+            inherited.run(runtime.run, door.ask)
+
+
+@pytest.mark.parametrize("when_full", ["wait", "refuse"])
+def test_what_a_worker_iterates_needs_no_further_place(loop_factory, when_full: str) -> None:
+    """The call that waits for the worker has one, also when the worker knows nothing of its context."""
+
+    def work() -> list[str]:
+        with runtime.enter(Door()) as door:
+            return [*runtime.iterate(letters), runtime.run(door.ask)]
+
+    async def ask() -> list[str]:
+        return await asyncio.get_running_loop().run_in_executor(None, work)
+
+    with _runtime(loop_factory, when_full, size=1) as runtime:
+        assert runtime.run(ask, timeout=DEADLINE) == ["a", "b", "answer"]
+
+
+def test_a_call_that_comes_back_through_another_runtime_needs_no_further_place(loop_factory) -> None:
+    """Its context holds the place, wherever it goes; nothing of that is brought back to the caller."""
+    with _runtime(loop_factory, "wait", size=1) as one, LoopRuntime(name="other") as other:
+
+        async def come_back() -> str:
+            return await one.arun(Door().ask)
+
+        async def go() -> str:
+            return await other.arun(come_back)
+
+        before = list(contextvars.copy_context().items())
+        assert one.run(go, timeout=DEADLINE) == "answer"
+        assert list(contextvars.copy_context().items()) == before

@@ -165,7 +165,7 @@ def test_d07_one_instance_per_loop(runtime: LoopRuntime) -> None:
         assert other_thread.submit(runtime.run, local.get).result(DEADLINE) is home
     runtime.close()
     assert home.closed
-    assert local.statistics() == ResourceStatistics(opened=3, failed=0, closed=3, live=0)
+    assert local.statistics() == ResourceStatistics(opened=3, closed=3, hits=4, misses=3)
 
 
 def test_d08_two_runtimes_own_two_loops(runtime: LoopRuntime) -> None:

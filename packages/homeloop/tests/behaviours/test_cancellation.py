@@ -203,3 +203,32 @@ print(homeloop.run(outer, timeout=30), homeloop.run(identity, "usable"))
 """
     )
     assert printed == ["True usable"]
+
+
+def test_a_main_thread_that_waits_imports_nothing(script) -> None:
+    """What a signal handler raises there might strike the import, and come out as an ImportError, or worse."""
+    done = script(
+        """
+        import asyncio, signal, sys
+        import anyio.to_thread
+        import homeloop
+
+        class Limit(Exception): pass
+
+        class Struck:
+            def find_spec(self, name, path=None, target=None):
+                raise ImportError(f"struck while {name} was imported")
+
+        def over(*_): raise Limit
+        signal.signal(signal.SIGALRM, over)
+        signal.setitimer(signal.ITIMER_REAL, 1.5)  # it looks every half a second
+        sys.meta_path.insert(0, Struck())
+        try:
+            homeloop.run(asyncio.Event().wait)
+        except Limit:
+            print("Limit")
+        finally:
+            sys.meta_path.pop(0)
+        """
+    )
+    assert (done.stdout, done.stderr) == ("Limit\n", "")

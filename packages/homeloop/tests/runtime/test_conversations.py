@@ -159,16 +159,19 @@ def test_closing_the_runtime_ends_an_iteration(runtime: LoopRuntime) -> None:
 
 
 def test_the_loops_own_thread_is_refused(runtime: LoopRuntime) -> None:
-    """There the consumer would wait for itself."""
+    """There the consumer would wait for itself; nothing is begun, and the error says what was refused."""
     log: list[str] = []
 
     async def consume_here() -> None:
-        with pytest.raises(WrongThreadError):
-            next(runtime.iterate(numbers))
-        with pytest.raises(WrongThreadError), runtime.enter(managed(log)):
+        with pytest.raises(WrongThreadError, match=r"^iterate\(\) on"):
+            next(runtime.iterate(numbers, log))
+        with pytest.raises(WrongThreadError, match=r"^enter\(\) on"), runtime.enter(managed(log)):
             pass
 
     runtime.run(consume_here, timeout=DEADLINE)
+    assert runtime.run(asyncio.sleep, 0, 1) == 1
+    assert runtime.statistics().in_flight == 0
+    assert log == []
 
 
 def test_a_failing_exit_replaces_the_bodys_exception(runtime: LoopRuntime) -> None:
@@ -197,6 +200,63 @@ def test_a_manager_is_entered_once(runtime: LoopRuntime) -> None:
     with pytest.raises(RuntimeError, match="entered before"), entered:
         pass
     assert log == ["enter", "exit"]
+
+
+def test_a_manager_is_left_once_and_only_if_entered(runtime: LoopRuntime) -> None:
+    """Anything else is an error at once."""
+
+    class Closed:
+        async def __aenter__(self) -> None:
+            raise OSError
+
+        async def __aexit__(self, *raised: object) -> None: ...
+
+    log: list[str] = []
+    never, failed, left = runtime.enter(managed(log)), runtime.enter(Closed()), runtime.enter(managed(log))
+    with left:
+        pass
+    with pytest.raises(OSError), failed:
+        pass
+    for each in (never, failed, left):
+        with pytest.raises(RuntimeError, match="not entered"):
+            each.__exit__(None, None, None)
+    assert log == ["enter", "exit"]
+
+
+def test_a_manager_that_is_dropped_while_entered_is_left(runtime: LoopRuntime) -> None:
+    """As Python's own are that are made of generators: an interrupt may strike at the first step of the exit."""
+    log: list[str] = []
+    left = threading.Event()
+
+    class Manager:
+        async def __aenter__(self) -> None:
+            log.append("enter")
+
+        async def __aexit__(self, *raised: object) -> None:
+            left.set()
+
+    entered = runtime.enter(Manager())
+    entered.__enter__()
+    del entered
+    assert left.wait(DEADLINE)
+
+
+def test_any_async_iterator_can_be_iterated(runtime: LoopRuntime) -> None:
+    """There is nothing to close in one that cannot be closed."""
+
+    class Countdown:
+        left = 3
+
+        def __aiter__(self) -> "Countdown":
+            return self
+
+        async def __anext__(self) -> int:
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
+            return self.left
+
+    assert list(runtime.iterate(Countdown)) == [2, 1, 0]
 
 
 def test_managers_nest(runtime: LoopRuntime) -> None:

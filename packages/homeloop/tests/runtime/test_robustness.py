@@ -3,18 +3,21 @@
 import asyncio
 import contextvars
 import gc
+import math
 import os
 import pickle
 import signal
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import pytest
 
 import homeloop
 from homeloop import LoopRuntime
-from homeloop.errors import CallTimeoutError, WrongThreadError
+from homeloop._events import Event, RuntimeStuck
+from homeloop.errors import CallTimeoutError, RuntimeClosedError, RuntimeDiedError, WrongThreadError
 
 DEADLINE = 20.0  # seconds: tells a hang from an answer
 
@@ -38,6 +41,9 @@ def test_a_signal_between_queueing_and_waking_does_not_stop_the_loop_from_waking
     interrupts = [True]
 
     class Interrupted(asyncio.SelectorEventLoop):
+        def add_reader(self, *_: object) -> None:
+            raise NotImplementedError  # so that call_soon_threadsafe() wakes it
+
         def call_soon_threadsafe(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             if threading.current_thread() is threading.main_thread() and interrupts:
                 interrupts.pop()
@@ -160,6 +166,29 @@ def test_a_task_factory_that_raises_reaches_the_caller() -> None:
         runtime.run(identity, 1)
 
 
+def test_a_task_that_is_cancelled_before_its_first_step_answers_its_caller() -> None:
+    """Nothing of the call has run, and it is in flight no more."""
+    strike = [True]
+
+    def cancelling(loop, coroutine, **options):  # type: ignore[no-untyped-def]
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if strike:
+            strike.pop()
+            task.cancel()
+        return task
+
+    def factory() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_task_factory(cancelling)
+        return loop
+
+    with LoopRuntime(name="cancelling", loop_factory=factory, max_in_flight=1) as runtime:
+        with pytest.raises(asyncio.CancelledError):
+            runtime.run(identity, 1, timeout=DEADLINE)
+        assert runtime.run(identity, 2, timeout=DEADLINE) == 2
+        assert runtime.statistics().in_flight == 0
+
+
 def test_a_loop_factory_that_makes_no_loop_is_an_error() -> None:
     """start() does not wait for a loop that will never run."""
     with pytest.raises(TypeError):
@@ -194,7 +223,7 @@ def test_only_what_the_function_changed_comes_back(runtime: LoopRuntime) -> None
 
     async def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
-        await asyncio.to_thread(handled.wait, DEADLINE)
+        assert await asyncio.to_thread(handled.wait, DEADLINE), "the waiting main thread has missed the signal"
 
     def caller() -> str:
         name.set("caller")
@@ -348,7 +377,8 @@ async def meet():
 kept = []
 async def start(): kept.append(asyncio.create_task(meet())); await asyncio.sleep(0)
 for runtime in runtimes: runtime.run(start)
-"""
+""",
+        timeout=120.0,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -377,3 +407,125 @@ def test_the_clean_up_error_of_a_call_nobody_waits_for_is_reported(runtime: Loop
         assert reported.wait(DEADLINE)
     finally:
         remove()
+
+
+def test_a_blocked_loop_that_is_left_behind_answers_its_callers() -> None:
+    """close() gives up on a loop that blocks, says where, and nobody waits for it any more."""
+    stuck: list[RuntimeStuck] = []
+    blocked, unblock = threading.Event(), threading.Event()
+
+    class Watch:
+        def notify(self, event: Event) -> None:
+            if isinstance(event, RuntimeStuck):
+                stuck.append(event)
+
+    async def block() -> str:
+        blocked.set()
+        unblock.wait(DEADLINE)
+        return "too late"
+
+    remove = homeloop.add_instrument(Watch())
+    runtime = LoopRuntime(name="blocked")
+    with ThreadPoolExecutor(2) as callers:
+        try:
+            calls = [callers.submit(runtime.run, block)]
+            assert blocked.wait(DEADLINE)
+            calls.append(callers.submit(runtime.run, identity, None))
+            submitted = runtime.submit(identity, None)
+            thread = next(thread for thread in threading.enumerate() if thread.name == "blocked")
+            runtime.close(timeout=0.1)
+            for call in (*calls, submitted):
+                assert isinstance(call.exception(DEADLINE), (RuntimeDiedError, RuntimeClosedError))
+            assert [event.runtime for event in stuck] == ["blocked"]
+            assert any("in test_a_blocked_loop" in place for place in stuck[0].blocked_at)
+        finally:
+            unblock.set()
+            remove()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def test_a_call_on_a_full_stack_harms_nobody_else(script) -> None:
+    """Near the recursion limit the deep caller has its answer or a RecursionError, and others go on."""
+    ended = script(
+        """
+import homeloop, sys, threading
+async def one(): return 1
+homeloop.run(one)
+answers = []
+def at(depth):
+    if depth:
+        at(depth - 1)
+    else:
+        homeloop.run(one)
+def call(depth):
+    try:
+        at(depth)
+    except RecursionError:
+        pass
+    answers.append(depth)
+limit = sys.getrecursionlimit()
+for depth in range(limit - 60, limit):
+    deep = threading.Thread(target=call, args=(depth,), daemon=True)
+    deep.start()
+    deep.join(20)
+    assert not deep.is_alive(), depth
+    assert homeloop.run(one, timeout=20) == 1, depth
+print(len(answers))
+"""
+    )
+    assert (ended.stdout, ended.returncode) == ("60\n", 0), ended.stderr
+
+
+def test_bad_arguments_are_named_at_once() -> None:
+    """A slip of the pen gets an error that says what is needed, and no coroutine is left un-awaited."""
+
+    async def never() -> None:
+        raise AssertionError("it must not run")
+
+    for timeout in ("1", math.nan, object()):
+        with pytest.raises(TypeError, match="timeout must be a number of seconds or None"):
+            homeloop.run(never, timeout=timeout)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="timeout must be a number of seconds or None"):
+            asyncio.run(homeloop.arun(never, timeout=timeout))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"iterate\(\) needs an async generator function, and it made a coroutine"):
+        list(homeloop.iterate(never))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="pass the function to be called back, got 5"):
+        homeloop.bind_callback(5)  # type: ignore[arg-type]
+
+
+def test_each_task_that_ignores_its_cancellation_is_cancelled_once_and_named(script) -> None:  # type: ignore[no-untyped-def]
+    """Also the one that the other's clean-up starts."""
+    ended = script(
+        """
+import asyncio, logging, homeloop
+logging.basicConfig(format="%(message)s")
+kept, cancelled = [], []
+async def stubborn(successor=None):
+    while True:
+        try: await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(asyncio.current_task().get_name())
+            if successor: kept.append(asyncio.create_task(stubborn(), name=successor)); successor = None
+async def start(): kept.append(asyncio.create_task(stubborn("second"), name="first")); await asyncio.sleep(0)
+runtime = homeloop.LoopRuntime()
+runtime.run(start)
+runtime.close(0.3)
+print(cancelled)
+""",
+    )
+    assert ended.stdout == "['first', 'second']\n"
+    assert ended.returncode == 0
+    assert [name in ended.stderr for name in ("'first'", "'second'", "destroyed")] == [True, True, False]
+
+
+def test_no_timeout_is_too_long_for_close(runtime: LoopRuntime) -> None:
+    """Infinity included."""
+    runtime.run(asyncio.to_thread, lambda: None)
+    loop = runtime.run(_own_loop)
+    runtime.close(float("inf"))
+    assert loop.is_closed()
+
+
+async def _own_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()

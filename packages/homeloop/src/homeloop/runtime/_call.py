@@ -4,14 +4,23 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from types import CoroutineType
-from typing import Any, Generic, TypeVar
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from homeloop.runtime._probe import await_chain, callable_name
+
+if TYPE_CHECKING:
+    from homeloop.runtime._places import Place
 
 T = TypeVar("T")
 
 _MISSING = object()
+_TRACEBACK = vars(BaseException)["__traceback__"]
+
+
+def finish_call(call: "Call[Any]") -> None:
+    """Wake the caller of a call that nobody keeps a list of; for `Call.drive`."""
+    call.finish()
 
 
 class Call(Generic[T]):
@@ -19,17 +28,23 @@ class Call(Generic[T]):
     A call's whole state.
 
     Made by the caller, started, cancelled and finished on the loop's thread only. ``reply`` is
-    what wakes the caller; it is called exactly once, after ``value`` or ``error`` is set.
+    what wakes the caller; it is called exactly once, after ``value`` or ``error`` is set. Only a
+    call whose loop is blocked for good is finished by another thread, see `leave`.
     """
 
     # Defaults of the class, not set for each call: most calls never change them.
     task: asyncio.Task[None] | None = None
     error: BaseException | None = None
     begun = False
+    driven = False  # its task has taken its first step
     finished = False
+    place: "Place | None" = None  # one of `max_in_flight`, held
+    queued = False  # it waited for a place of `max_in_flight`
     unwanted = False  # cancelled before it was started: it never starts
     cancelled_at_loop = False
     waiting_at: tuple[str, ...] = ()
+    title: str | None = None  # for people, where the function's own name would tell nothing
+    undriven: Callable[[object], None] | None = None  # called when the task ends without a first step
 
     value: T
     reply: Callable[[], object]
@@ -46,7 +61,7 @@ class Call(Generic[T]):
     @property
     def name(self) -> str:
         """The function's name, for people."""
-        return callable_name(self.fn)
+        return self.title or callable_name(self.fn)
 
     async def drive(self, done: "Callable[[Call[Any]], None]") -> None:
         """
@@ -54,6 +69,10 @@ class Call(Generic[T]):
 
         BaseException too: a SystemExit that left the task would end the loop for everybody.
         """
+        self.driven = True
+        if self.task is not None and self.undriven is not None:
+            self.task.remove_done_callback(self.undriven)  # else the loop would take a turn for it
+            self.undriven = None
         try:
             awaitable = self.fn(*self.args)
             if type(awaitable) is not CoroutineType and not inspect.isawaitable(awaitable):
@@ -70,12 +89,22 @@ class Call(Generic[T]):
 
     def finish(self) -> None:
         """Wake the caller; the outcome is set."""
-        reply = self.reply
+        reply = vars(self).pop("reply", None)  # in one step: two threads may try
+        if reply is None:
+            return
         self.finished = True
         # Let go of what refers to us, or to the user's objects, so that nothing waits for the collector.
-        self.task = None
-        del self.reply, self.args
+        self.task = self.undriven = None
+        del self.args
         reply()
+
+    def leave(self, error: BaseException) -> None:
+        """Tell the caller that its loop does not go on. Thread: any, also while the loop finishes it after all."""
+        reply = vars(self).pop("reply", None)
+        if reply is not None:
+            self.error = error
+            self.finished = True
+            reply()
 
     def refuse(self, error: BaseException) -> None:
         """End a call that will not run any more."""
@@ -99,9 +128,10 @@ class Call(Generic[T]):
         keeps the user's arguments alive until the garbage collector comes by.
         """
         error, self.error = self.error, None
-        traceback = error.__traceback__ if error is not None else None
-        if error is not None and traceback is not None and traceback.tb_frame.f_globals is globals():
-            error.__traceback__ = traceback.tb_next
+        if error is not None:
+            traceback = traceback_of(error)
+            if traceback is not None and traceback.tb_frame.f_globals is globals():
+                set_traceback(error, traceback.tb_next)
         return error
 
     def bring_context_back(self) -> None:
@@ -110,3 +140,13 @@ class Call(Generic[T]):
         for var, value in self.context.items():
             if before.get(var, _MISSING) is not value:
                 var.set(value)
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return an error's traceback, whatever its class thinks of attributes."""
+    return cast("TracebackType | None", _TRACEBACK.__get__(error))
+
+
+def set_traceback(error: BaseException, traceback: TracebackType | None) -> None:
+    """Set an error's traceback, also that of a frozen dataclass, which refuses assignment."""
+    BaseException.with_traceback(error, traceback)

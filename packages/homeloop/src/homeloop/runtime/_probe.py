@@ -1,18 +1,20 @@
 """Look at loops, tasks and threads from outside: pure readings, nothing is changed."""
 
 import asyncio
+import gc
 import itertools
 import os
 import sys
-import threading
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from homeloop._affinity import Affinity
+from homeloop.runtime._originals import real_threading
 
 _numbers = itertools.count(1)
 _numbered: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
@@ -23,7 +25,7 @@ def loop_affinity(loop: asyncio.AbstractEventLoop) -> Affinity:
     # Without a lock, which a fork could leave locked: of two threads that ask first, one wastes a number.
     number = _numbered.get(loop) or _numbered.setdefault(loop, next(_numbers))
     kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
-    return Affinity(os.getpid(), number, kind, threading.current_thread().name)
+    return Affinity(os.getpid(), number, kind, real_threading().current_thread().name)
 
 
 def callable_name(fn: Callable[..., object]) -> str:
@@ -34,25 +36,48 @@ def callable_name(fn: Callable[..., object]) -> str:
     return f"{getattr(fn, '__module__', None) or type(fn).__module__}.{name}()"
 
 
+def task_context(task: "asyncio.Task[Any]") -> Context | None:
+    """Return the context that a task runs in; None if it does not tell. Thread: any."""
+    read = getattr(task, "get_context", None)
+    if read is not None:  # Python 3.12 and later
+        return cast("Context", read())
+    context = getattr(task, "_context", None)
+    if context is not None:  # a task written in Python
+        return cast("Context", context)
+    # The C task of 3.11 keeps it to itself, but shows it to the garbage collector, before those of its callbacks.
+    return next((each for each in gc.get_referents(task) if type(each) is Context), None)
+
+
+_OWN = ("homeloop.runtime", "homeloop.isolation")
+
+
+def error_text(error: BaseException) -> str:
+    """Return the error's representation, or what can be said of an error that cannot represent itself."""
+    try:
+        return repr(error)
+    except Exception as failed:
+        return f"<{type(error).__qualname__}, whose __repr__ raises {type(failed).__qualname__}>"
+
+
 def await_chain(task: "asyncio.Task[Any]") -> tuple[str, ...]:
     """Tell where a suspended task waits, outermost frame first, without homeloop's own frames."""
     places: list[str] = []
     awaited: Any = task.get_coro()  # Any: coroutines, generators and futures, told apart by attribute
     while awaited is not None:
         frame = _attribute(awaited, "cr_frame", "gi_frame", "ag_frame")
-        if frame is not None and not frame.f_globals.get("__name__", "").startswith("homeloop.runtime"):
-            places.append(_place(frame, frame.f_lineno))
+        if frame is not None and not frame.f_globals.get("__name__", "").startswith(_OWN):
+            places.append(code_place(frame.f_code, frame.f_lineno))
         awaited = _attribute(awaited, "cr_await", "gi_yieldfrom", "ag_await")
     return tuple(places)
 
 
 def thread_stack(ident: int | None, limit: int = 6) -> tuple[str, ...]:
     """Tell what a thread is doing: its innermost ``limit`` frames, outermost first."""
-    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented, underscore and all
-    frame = frames.get(ident) if ident is not None else None
+    # Not kept: our own frame is among them, and the cycle would keep the variables of every thread.
+    frame = sys._current_frames().get(ident or 0)  # pyright: ignore[reportPrivateUsage] - documented all the same
     places: list[str] = []
     while frame is not None and len(places) < limit:
-        places.append(_place(frame, frame.f_lineno))
+        places.append(code_place(frame.f_code, frame.f_lineno))
         frame = frame.f_back
     return tuple(reversed(places))
 
@@ -65,5 +90,6 @@ def _attribute(holder: Any, *names: str) -> Any:
     return None
 
 
-def _place(frame: FrameType, line: int) -> str:
-    return f"{Path(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_qualname}"
+def code_place(code: CodeType, line: int) -> str:
+    """Name a line of some code for people."""
+    return f"{Path(code.co_filename).name}:{line} in {code.co_qualname}"

@@ -1,17 +1,20 @@
 """Who waits for whom: loops' own threads that block in ``run`` for another loop."""
 
-import threading
-from _thread import allocate_lock
-
 from homeloop.errors import DeadlockError
+from homeloop.runtime._originals import RLock, real_threading
 from homeloop.runtime._probe import thread_stack
 
-_lock = allocate_lock()
+_lock = RLock()  # re-entered by signal handlers and finalizers
 _waits: dict[int, int] = {}
 """The thread of a blocked loop, and the thread of the loop it waits for."""
 
 loop_threads: set[int] = set()
 """The threads that run a runtime's loop. Only their waits matter here: nobody waits for other threads."""
+
+
+def awaited_by(me: int) -> int | None:
+    """Return the thread whose loop a thread waits for; for `end_wait`."""
+    return _waits.get(me)
 
 
 def begin_wait(me: int, awaited: int | None) -> None:
@@ -31,22 +34,26 @@ def begin_wait(me: int, awaited: int | None) -> None:
             if awaited is not None:
                 _waits[me] = awaited
             return
-    raise DeadlockError(tuple(_describe(each) for each in chain))
+    raise DeadlockError(tuple(describe_thread(each) for each in chain))
 
 
-def end_wait(me: int) -> None:
-    """Note that the calling thread goes on."""
-    _waits.pop(me, None)
+def end_wait(me: int, before: int | None) -> None:
+    """Note that the calling thread goes on, with what it waited for ``before`` if with anything."""
+    if before is None:
+        _waits.pop(me, None)
+    else:
+        _waits[me] = before
 
 
 def forget_parent() -> None:
     """Start anew in a forked child."""
     global _lock
-    _lock = allocate_lock()
+    _lock = RLock()
     loop_threads.clear()
     _waits.clear()
 
 
-def _describe(ident: int) -> str:
-    name = next((thread.name for thread in threading.enumerate() if thread.ident == ident), "?")
+def describe_thread(ident: int) -> str:
+    """Name a thread and tell what it is doing."""
+    name = next((thread.name for thread in real_threading().enumerate() if thread.ident == ident), "?")
     return f"{name}: {' > '.join(thread_stack(ident, 12))}"

@@ -1,26 +1,42 @@
 """The workers: the executor of a loop, whose threads may block in ``run`` without starving it."""
 
+import asyncio
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from homeloop.runtime._blocked import BlockedLoop, blocked_loops
+from homeloop.runtime._fork import end_child
+from homeloop.runtime._greenlets import leave_thread
+from homeloop.runtime._originals import RLock, local, real_threading, use_original_lock
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_here = threading.local()
+
+class _Here(local):
+    job: "Job | None" = None  # of the class: to find nothing on a thread costs ten times as much
+
+
+_here = _Here()
 
 
 def current_job() -> "Job | None":
     """Return the job that the calling thread works on; None on any thread that is no worker."""
-    return getattr(_here, "job", None)
+    return _here.job
 
 
 def forget_parent() -> None:
     """Forget, in a forked child, the job that the forking thread worked on: it is the parent's."""
+    if _here.job is not None:
+        _here.job.ends_child = True
     _here.job = None
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    return asyncio.current_task() if asyncio._get_running_loop() is not None else None
 
 
 class Job(Future[Any]):
@@ -31,13 +47,18 @@ class Job(Future[Any]):
     caller that is cancelled while its ``to_thread`` sits in ``run`` takes the coroutine along.
     """
 
+    ends_child = False  # this process was forked by the work, and ends with it
+
     def __init__(self, workers: "Workers", work: Callable[[], Any]) -> None:
         super().__init__()
-        self._workers = workers
+        use_original_lock(self)
+        self.workers = workers
         self._work: Callable[[], Any] | None = work
-        self._guard = threading.Lock()
-        self._cancel_wait: Callable[[], None] | None = None
+        self._guard = RLock()  # re-entered by signal handlers and finalizers
+        self._cancel_waits: list[Callable[[], None]] = []  # of a run, and of those in handlers that interrupt it
         self._unwanted = False
+        self.blocked: tuple[BlockedLoop, ...] = blocked_loops.get()
+        self.asking = _current_task() if self.blocked else None
 
     def cancel(self) -> bool:
         """Cancel the job if it has not begun, else what it waits for in ``run``, now or the next time."""
@@ -45,25 +66,34 @@ class Job(Future[Any]):
             return True
         with self._guard:
             self._unwanted = True
-            cancel_wait = self._cancel_wait
-        if cancel_wait is not None:
+            cancel_waits = tuple(self._cancel_waits)
+        for cancel_wait in cancel_waits:
             cancel_wait()
         return False
+
+    @property
+    def waits(self) -> int:
+        """How many waits of this worker's have begun: of a run, and of those in handlers that interrupt it."""
+        return len(self._cancel_waits)
 
     def begin_wait(self, cancel: Callable[[], None]) -> None:
         """Note that this worker blocks now; another one may take its place."""
         with self._guard:
-            self._cancel_wait = cancel
+            self._cancel_waits.append(cancel)
             unwanted, self._unwanted = self._unwanted, False
-        self._workers.lose_one()
+        if len(self._cancel_waits) == 1:
+            self.workers.lose_one()
         if unwanted:
             cancel()
 
-    def end_wait(self) -> None:
+    def end_wait(self, before: int) -> None:
         """Note that this worker goes on."""
         with self._guard:
-            self._cancel_wait = None
-        self._workers.regain_one()
+            if len(self._cancel_waits) <= before:
+                return  # `begin_wait` was not reached, or has failed
+            self._cancel_waits.pop()
+        if not self._cancel_waits:
+            self.workers.regain_one()
 
     def work(self) -> None:
         """Do it, on the worker's thread."""
@@ -74,9 +104,13 @@ class Job(Future[Any]):
         try:
             result = work()
         except BaseException as error:
+            if self.ends_child:
+                end_child(error)
             self.set_exception(error)
             del self  # the traceback's frame and the error would keep each other alive
         else:
+            if self.ends_child:
+                end_child(None)
             self.set_result(result)
         finally:
             _here.job = None
@@ -95,9 +129,10 @@ class Workers(ThreadPoolExecutor):
         # Deliberately without super().__init__(): nothing of it is used.
         self._name = name
         self._size = size or min(32, (os.cpu_count() or 1) + 4)  # as many as asyncio's own has
-        self._lock = threading.Condition()
+        self._threading = real_threading()
+        self._lock = self._threading.Condition()
         self._jobs: deque[Job] = deque()
-        self._crew: set[threading.Thread] = set()
+        self._crew: set[Any] = set()  # threads
         self._idle = 0
         self._waiting = 0
         self._closed = False
@@ -126,8 +161,10 @@ class Workers(ThreadPoolExecutor):
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the workers to leave, at most ``timeout`` seconds altogether; tell whether they have."""
+        if timeout is not None:
+            timeout = min(timeout, self._threading.TIMEOUT_MAX)
         with self._lock:
-            return self._lock.wait_for(lambda: not self._crew, timeout)
+            return bool(self._lock.wait_for(lambda: not self._crew, timeout))
 
     def lose_one(self) -> None:
         """Count a worker out that begins to wait in ``run``."""
@@ -145,7 +182,7 @@ class Workers(ThreadPoolExecutor):
         if len(self._jobs) <= self._idle:  # those woken for earlier jobs still count as idle
             self._lock.notify()
         elif len(self._crew) - self._waiting < self._size:
-            worker = threading.Thread(target=self._serve, name=f"{self._name}_{self._hired}", daemon=True)
+            worker = self._threading.Thread(target=self._serve, name=f"{self._name}_{self._hired}", daemon=True)
             self._hired += 1
             self._crew.add(worker)
             try:
@@ -160,6 +197,7 @@ class Workers(ThreadPoolExecutor):
         while (job := self._next()) is not None:
             job.work()
             del job  # or its result would live until the next one comes
+        leave_thread()
 
     def _next(self) -> Job | None:
         with self._lock:
@@ -168,7 +206,7 @@ class Workers(ThreadPoolExecutor):
                 if self._jobs and not superfluous:
                     return self._jobs.popleft()
                 if (self._closed and not self._jobs) or superfluous:
-                    self._crew.discard(threading.current_thread())
+                    self._crew.discard(self._threading.current_thread())
                     self._lock.notify_all()
                     return None
                 self._idle += 1

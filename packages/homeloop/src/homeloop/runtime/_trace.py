@@ -1,0 +1,75 @@
+"""Tracing: how much is recorded and checked, chosen by a level."""
+
+import sys
+from importlib.abc import MetaPathFinder
+
+from homeloop._provenance import object_records
+from homeloop.runtime._fork import forget_in_child
+from homeloop.runtime._originals import RLock
+from homeloop.runtime._trace_guards import patch_deep_guards, patch_guards
+from homeloop.runtime._trace_loops import patch_leftovers, patch_loops
+from homeloop.runtime._trace_objects import patch_constructors, patch_tasks
+from homeloop.runtime._trace_patches import Patches
+from homeloop.runtime._trace_sites import deep_spot, forget_reports, user_spot
+
+HIGHEST = 3
+
+
+class _Tracing:
+    def __init__(self) -> None:
+        self.level = 0
+        self._patches = Patches()
+        self._finder: MetaPathFinder | None = None
+        self._setting = RLock()  # re-entered by signal handlers
+
+    def set_level(self, level: int) -> None:
+        forget_in_child(self)
+        with self._setting:
+            self._set_level(level)
+
+    def forget_parent(self) -> None:
+        """Have a lock of one's own, in a forked child. Called by the fork hook."""
+        self._setting = RLock()
+
+    def _set_level(self, level: int) -> None:
+        self._patches.undo()
+        if (
+            self._finder is not None and self._finder in sys.meta_path
+        ):  # else somebody has put back a list of before
+            sys.meta_path.remove(self._finder)
+        self._finder = None
+        self.level = level
+        object_records.forget_unreferred()
+        forget_reports()
+        find_spot = deep_spot if level >= HIGHEST else user_spot
+        if level >= 1:
+            patch_loops(self._patches)
+            patch_guards(self._patches)
+            self._finder = patch_constructors(self._patches, find_spot)
+        if level >= 2:
+            patch_tasks(self._patches, find_spot)
+        if level >= HIGHEST:
+            patch_leftovers(self._patches)
+            patch_deep_guards(self._patches)
+
+
+_tracing = _Tracing()
+
+
+def trace_level() -> int:
+    """Return the level of tracing, 0 to 3."""
+    return _tracing.level
+
+
+def set_trace_level(level: int) -> None:
+    """
+    Choose what is recorded and checked; 0 puts everything back as it was.
+
+    Raises:
+        ValueError: There is no such level. Nothing was changed.
+    """
+    if level not in range(HIGHEST + 1):
+        raise ValueError(
+            f"there is no trace level {level!r}: 0 is off, 1 for production, 2 adds tasks, 3 everything"
+        )
+    _tracing.set_level(level)

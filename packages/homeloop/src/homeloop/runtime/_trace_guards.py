@@ -1,0 +1,154 @@
+"""Tracing of uses: futures, primitives and wake-ups on another loop or thread than their own."""
+
+import asyncio
+import asyncio.selector_events
+import sys
+from concurrent.futures import Future
+from typing import Any
+
+from homeloop.runtime._trace_patches import Method, Patches
+from homeloop.runtime._trace_sites import (
+    Loop,
+    LoopBound,
+    is_closing,
+    is_parents,
+    misuse,
+    report,
+    running_loop,
+    used_object,
+    user_spot,
+)
+
+_WAKE_UPS = (
+    (asyncio.Queue, "_wakeup_next"),
+    (asyncio.Event, "set"),
+    (asyncio.Lock, "_wake_up_first"),
+    (asyncio.Semaphore, "_wake_up_next"),
+    (asyncio.Condition, "notify"),
+)
+
+
+_SOCKET = vars(asyncio.selector_events)["_SelectorSocketTransport"]
+
+
+def patch_guards(patches: Patches) -> None:
+    """Notice uses of another loop's objects before the driver fails on them."""
+    patches.wrap(LoopBound, "_get_loop", _binding)
+    patches.wrap(asyncio.BaseEventLoop, "create_future", _making_future)
+    if "uvloop" in sys.modules:
+        patches.wrap(sys.modules["uvloop"].Loop, "create_future", _making_future)
+    for kind, name in _WAKE_UPS:
+        patches.wrap(kind, name, _waking)
+    for module in (asyncio.tasks, asyncio):
+        patches.wrap(module, "run_coroutine_threadsafe", _submitting)
+
+    for name in ("write", "writelines"):
+        patches.wrap(_SOCKET, name, _writing)
+
+
+def patch_deep_guards(patches: Patches) -> None:
+    """Notice calls to a loop from a thread that is not its own, as asyncio's debug mode does."""
+    patches.wrap(asyncio.BaseEventLoop, "call_soon", _calling)
+
+
+def _binding(original: Method) -> Method:
+    def _get_loop(self: Any) -> Loop:
+        owner, current = self._loop, running_loop()
+        if owner is not None and owner is not current and current is not None:
+            evidence = "somebody waits for it on a loop that it is not bound to"
+            report(misuse(self, owner, current), self, evidence, owner, current, user_spot())
+        return original(self)  # type: ignore[no-any-return]
+
+    return _get_loop
+
+
+def _making_future(original: Method) -> Method:
+    def create_future(self: Loop) -> "asyncio.Future[Any]":
+        current = running_loop()
+        if current is not self and current is not None:
+            thing = used_object()
+            evidence = "it makes a future on its own loop to wait for it on another"
+            report(misuse(thing, self, current), thing, evidence, self, current, user_spot())
+        return original(self)  # type: ignore[no-any-return]
+
+    return create_future
+
+
+def _writing(original: Method) -> Method:
+    def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+        owner, current = self._loop, running_loop()
+        if owner is not current and current is not None and not is_closing():
+            thing = used_object()
+            thing = self if isinstance(thing, str) else thing
+            evidence = "it writes to a socket that its own loop serves"
+            report(misuse(thing, owner, current), thing, evidence, owner, current, user_spot())
+        return original(self, *args, **kwargs)
+
+    return write
+
+
+def _waking(original: Method) -> Method:
+    def wake(self: Any, *args: Any, **kwargs: Any) -> Any:
+        owner, current = self._loop, running_loop()
+        # Between two runs of its loop it may be touched: the loop looks at it when it runs again.
+        between = current is None and owner is not None and not owner.is_running()
+        if owner is not None and current is not owner and not between and _is_waited_for(self):
+            evidence = "somebody waits for it on its loop, and this thread cannot wake that loop"
+            report(_touch(self, owner, current), self, evidence, owner, current, user_spot())
+        return original(self, *args, **kwargs)
+
+    return wake
+
+
+def _touch(thing: object, owner: Loop, current: Loop | None) -> str:
+    """Name the fault of touching something of a loop on a thread that is not the loop's."""
+    if current is None and not is_parents(owner):
+        return "unsafe-cross-thread"
+    return misuse(thing, owner, current)
+
+
+def _is_waited_for(primitive: Any) -> bool:
+    return any(getattr(primitive, name, None) for name in ("_waiters", "_getters", "_putters"))
+
+
+class _Watched(Future[Any]):
+    """A future that knows which loop it waits for."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        target = getattr(self, "_target", None)
+        if target is not None and not self.done():
+            if running_loop() is target:
+                evidence = "the loop's own thread blocks until the loop has done something"
+                report("sync-bridge-deadlock", "the result", evidence, target, target, user_spot())
+            elif target.is_closed():
+                evidence = "the loop that should do it is closed"
+                report("loop-captured", "the result", evidence, target, running_loop(), user_spot())
+        try:
+            return super().result(timeout)
+        except TimeoutError:
+            if target is not None and not self.done() and not target.is_running():
+                evidence = "the loop that should do it does not run"
+                report("sync-bridge-deadlock", "the result", evidence, target, running_loop(), user_spot())
+            raise
+
+
+def _submitting(original: Method) -> Method:
+    def run_coroutine_threadsafe(coro: Any, loop: Loop) -> "Future[Any]":
+        future: Future[Any] = original(coro, loop)
+        if type(future) is Future:
+            future.__class__ = _Watched
+            future._target = loop  # type: ignore[attr-defined]
+        return future
+
+    return run_coroutine_threadsafe
+
+
+def _calling(original: Method) -> Method:
+    def call_soon(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._thread_id is not None and running_loop() is not self:
+            evidence = "call_soon() does not wake a loop that runs on another thread"
+            current = running_loop()
+            report(_touch(self, self, current), self, evidence, self, current, user_spot())
+        return original(self, *args, **kwargs)
+
+    return call_soon
