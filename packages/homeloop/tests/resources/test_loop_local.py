@@ -5,11 +5,12 @@ import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 import homeloop
-from homeloop import LoopLocal, LoopRuntime
+from homeloop import KeyedLoopLocal, LoopLocal, LoopRuntime
 from homeloop.errors import LoopEndingError, WrongThreadError
 
 user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
@@ -307,6 +308,8 @@ def test_a_resource_instead_of_a_factory_is_refused() -> None:
     """The usual slip gets a clear error."""
     with pytest.raises(TypeError, match="not the resource"):
         LoopLocal(object())  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="close is a function"):
+        LoopLocal(object, close=5)  # type: ignore[call-overload]
 
 
 def test_a_forked_child_opens_its_own(script) -> None:
@@ -332,3 +335,37 @@ assert homeloop.run(local.get) is parents
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["closed by its own process True"] * 2
+
+
+async def generator() -> "AsyncIterator[int]":
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"), [(lambda: None, "gave None"), (generator, "contextlib.asynccontextmanager")]
+)
+def test_a_factory_that_makes_no_resource_is_told_so(factory: Any, says: str, runtime: LoopRuntime) -> None:
+    """The usual slips: a return that was forgotten, a decorator that was forgotten."""
+    with pytest.raises(TypeError, match=says):
+        runtime.run(LoopLocal(factory).get)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
+def test_a_close_timeout_that_leaves_no_time_is_refused(seconds: float) -> None:
+    """At once, not when it is too late."""
+    for make in (LoopLocal, KeyedLoopLocal):
+        with pytest.raises(ValueError, match="close_timeout is in seconds"):
+            make(Pool, close_timeout=seconds)
+
+
+def test_a_factorys_error_tells_what_was_opened_where(runtime: LoopRuntime) -> None:
+    """The same error as the factory's, with a note."""
+    error = ConnectionRefusedError("no")
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(ConnectionRefusedError) as raised:
+        runtime.run(LoopLocal(fail, name="the pool").get)
+    assert raised.value is error
+    assert error.__notes__ == [f"while the pool was opened on {runtime.statistics().home}"]
