@@ -1,5 +1,7 @@
 """Real Celery workers, in processes of their own."""
 
+import asyncio
+import importlib
 import os
 import signal
 import subprocess
@@ -8,13 +10,19 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
-from celery import _state
+from celery import Celery, _state
+from kombu import pools
+from redis import Redis
 
 APPS = Path(__file__).parent / "apps"
 STOP_BOUND = 30.0  # seconds for a warm shutdown
 
+CloseClient = Callable[[Celery], None]
 StartWorker = Callable[..., "AbstractContextManager[subprocess.Popen[bytes]]"]
 
 
@@ -22,6 +30,12 @@ StartWorker = Callable[..., "AbstractContextManager[subprocess.Popen[bytes]]"]
 def own_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery keeps every task for every app that is made later: not for those of the next test."""
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_url: str) -> str:
+    """Another database than that of the other tests, which run meanwhile: Celery workers share keys in one."""
+    return redis_url.rpartition("/")[0] + "/13"
 
 
 @pytest.fixture
@@ -39,21 +53,93 @@ def celery_environment(redis_url: str, postgres_url: str, tmp_path: Path, monkey
     monkeypatch.syspath_prepend(str(APPS))
 
 
+@pytest.fixture(scope="session")
+def close_client() -> CloseClient:
+    """Close what a process that sends an app's tasks has open on Redis: all that ``app.close()`` leaves open."""
+
+    def close(app: Celery) -> None:
+        app.backend.result_consumer.stop()
+        app.backend.result_consumer._pubsub = None  # or a result that is collected later opens it again
+        app.backend.client.connection_pool.disconnect()
+        app.close()
+        pools.reset()
+
+    return close
+
+
+@pytest.fixture
+def load_app(close_client: CloseClient) -> Iterator[Callable[[str], ModuleType]]:
+    """
+    Return a function that loads an app's module as the sender sees it, with what the environment says by then.
+
+    What was sent and not taken, and what is open, goes with the test.
+    """
+    loaded: list[ModuleType] = []
+
+    def load(name: str) -> ModuleType:
+        loaded.append(importlib.reload(importlib.import_module(name)))
+        return loaded[-1]
+
+    yield load
+    for module in loaded:
+        module.app.control.purge()
+        close_client(module.app)
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[str]:
+    """The address of a database of the test's own."""
+    name = f"homeloop_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    try:
+        yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+    finally:
+        asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator["Redis[str]"]:
+    client: Redis[str] = Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def prefix(redis: "Redis[str]") -> Iterator[str]:
+    """What all keys of a test begin with."""
+    made = f"homeloop-{uuid.uuid4().hex[:12]}:"
+    yield made
+    for key in redis.scan_iter(f"{made}*", count=1000):
+        redis.delete(key)
+
+
 @pytest.fixture
 def start_worker(celery_environment: None, tmp_path: Path) -> StartWorker:
     """Start ``celery worker`` for an app; afterwards stop it warmly, or kill it if it is not worth more."""
 
     @contextmanager
-    def start(app: str, pool: str, concurrency: int, *, warm: bool = True) -> "Iterator[subprocess.Popen[bytes]]":
+    def start(
+        app: str, pool: str | None, concurrency: int | None, *, warm: bool = True
+    ) -> "Iterator[subprocess.Popen[bytes]]":
         output = tmp_path / f"{app}-{pool}.log"
         quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING")
-        celery = (sys.executable, "-m", "celery", "--app", app, "worker", "--pool", pool)
+        celery = (sys.executable, "-m", "celery", "--app", app, "worker")
+        chosen = {"--pool": pool, "--concurrency": concurrency}  # None leaves it to the app's settings
+        options = [f"{name}={value}" for name, value in chosen.items() if value is not None]
         with output.open("wb") as log:
             worker = subprocess.Popen(
-                [*celery, "--concurrency", str(concurrency), *quiet],
+                [*celery, *options, *quiet],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(APPS)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(APPS), os.environ.get("PYTHONPATH", "")))},
                 start_new_session=True,
             )
         try:

@@ -10,7 +10,7 @@ from celery import Celery, Task, current_app, current_task, shared_task
 
 import homeloop
 from homeloop.adapters.celery import AsyncTask, install
-from homeloop.errors import AdapterError
+from homeloop.errors import AdapterError, CallTimeoutError
 
 MANY = 3
 seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="nothing")
@@ -233,3 +233,35 @@ def test_an_app_has_one_runtime(chosen: homeloop.LoopRuntime) -> None:
     install(app, runtime=chosen)
     with pytest.raises(AdapterError, match="another runtime"):
         install(app)
+
+
+def test_a_time_out_within_a_task_stays_what_it_is(app: Celery, chosen: homeloop.LoopRuntime) -> None:
+    """A CallTimeoutError that the coroutine's own call raised is not taken for the task's hard limit."""
+
+    @app.task
+    async def calls() -> None:
+        await chosen.arun(asyncio.Event().wait, timeout=0)
+
+    with pytest.raises(CallTimeoutError, match="did not finish within 0 s"):
+        calls.apply().get()
+
+
+def test_a_warm_up_that_fails_is_logged_and_the_next_one_runs(script) -> None:  # type: ignore[no-untyped-def]
+    """In a process of a worker's, before its first task."""
+    ended = script(
+        """
+import logging
+from celery import Celery, signals
+from homeloop.adapters.celery import install
+logging.basicConfig()
+async def fails(): raise LookupError("no database")
+async def opens(): print("opened")
+install(Celery("warm", broker="memory://"), warm_up=[fails, opens])
+signals.worker_process_init.send(sender=None)
+signals.worker_process_init.send(sender=None)
+signals.worker_process_shutdown.send(sender=None, pid=0, exitcode=0)
+"""
+    )
+    assert ended.stdout == "opened\n"
+    assert "could not be warmed up" in ended.stderr
+    assert "no database" in ended.stderr

@@ -1,6 +1,5 @@
 """The failure of the source documents, and its end: Celery + LangGraph + asyncpg."""
 
-import importlib
 import os
 import re
 import signal
@@ -21,14 +20,9 @@ DOCUMENTED = re.compile("attached to a different loop|Event loop is closed|died 
 
 
 @pytest.fixture
-def scenario(celery_environment: None):  # type: ignore[no-untyped-def]
+def scenario(celery_environment: None, load_app):  # type: ignore[no-untyped-def]
     """The app's module, as the sender sees it."""
-    import seed_scenario
-
-    module = importlib.reload(seed_scenario)
-    yield module
-    module.app.control.purge()
-    module.app.close()
+    return load_app("seed_scenario")
 
 
 async def _connections(application: str) -> int:
@@ -64,7 +58,10 @@ def test_the_naive_way_fails_as_documented(
         assert DOCUMENTED.search(_failures(naive, worker))
 
 
-@POOLS
+@pytest.mark.parametrize(
+    ("pool", "concurrency", "processes"),
+    [("prefork", 2, 2), ("threads", 8, 1), ("solo", 1, 1), ("gevent", 20, 1), ("eventlet", 10, 1)],
+)
 def test_the_same_work_through_homeloop_succeeds(
     scenario, start_worker, pool: str, concurrency: int, processes: int
 ) -> None:

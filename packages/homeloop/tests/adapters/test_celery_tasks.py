@@ -1,6 +1,5 @@
-"""What Celery promises of tasks, kept for ``async def`` ones on the prefork, threads and solo pools."""
+"""What the table of pools has no row for: lost children, what outlives a task, tasks without a worker."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -8,28 +7,19 @@ import time
 from pathlib import Path
 
 import pytest
-from celery import Celery, chord, group
+from celery import Celery
+from pydantic import BaseModel, ValidationError
 
 from homeloop.adapters.celery import AsyncTask, install
 from homeloop.errors import AdapterError
 
 WAIT = 30.0  # seconds for a result
-POOLS = [
-    pytest.param("prefork", 2, id="prefork"),
-    pytest.param("threads", 8, id="threads"),
-    pytest.param("solo", 1, id="solo"),
-]
 
 
 @pytest.fixture
-def features(celery_environment: None):  # type: ignore[no-untyped-def]
+def features(celery_environment: None, load_app):  # type: ignore[no-untyped-def]
     """The app's module, as the sender sees it."""
-    import feature_tasks
-
-    module = importlib.reload(feature_tasks)
-    yield module
-    module.app.control.purge()
-    module.app.close()
+    return load_app("feature_tasks")
 
 
 def _wait_for(log: Path, line: str) -> str:
@@ -44,59 +34,12 @@ def _wait_for(log: Path, line: str) -> str:
 
 
 @pytest.mark.needs("redis")
-@pytest.mark.parametrize(("pool", "concurrency"), POOLS)
-def test_tasks_keep_their_meaning(features, start_worker, pool: str, concurrency: int) -> None:
-    """Results, errors, own request and current task, retry, autoretry, chords, sync tasks beside async ones."""
-    with start_worker("feature_tasks", pool, concurrency):
-        assert features.add.delay(1, 2).get(timeout=WAIT) == 3
-        assert features.add_sync.delay(1, 2).get(timeout=WAIT) == 3
-        with pytest.raises(LookupError, match="async boom"):
-            features.fail.delay().get(timeout=WAIT)
-        asked = [features.who.delay(0.05) for _ in range(24)]
-        for result in asked:
-            assert result.get(timeout=WAIT) == [result.id, result.id, result.id, "homeloop"]
-        assert features.retried.delay().get(timeout=WAIT) == 2
-        assert features.autoretried.delay().get(timeout=WAIT) == 2
-        joined = chord(group(features.add.s(i, i) for i in range(5)))(features.total.s())
-        assert joined.get(timeout=WAIT) == 20
-
-
-@pytest.mark.needs("redis")
 def test_a_background_task_never_sees_another_tasks_request(features, start_worker, tmp_path: Path) -> None:
     """What outlives its Celery task sees none."""
     with start_worker("feature_tasks", "threads", 1):
         features.leaves_a_task_behind.delay().get(timeout=WAIT)
         features.next_one.delay().get(timeout=WAIT)
     assert "background sees None" in (tmp_path / "log").read_text()
-
-
-@pytest.mark.needs("redis")
-@pytest.mark.parametrize(("pool", "concurrency"), POOLS)
-def test_a_stopping_worker_closes_its_runtime_and_what_lives_on_it(
-    features, start_worker, tmp_path: Path, pool: str, concurrency: int
-) -> None:
-    """One runtime and one resource per process that ran a task; each is closed in its own process."""
-    with start_worker("feature_tasks", pool, concurrency):
-        pids = {features.use_resource.delay().get(timeout=WAIT) for _ in range(10)}
-    lines = (tmp_path / "log").read_text().split("\n")
-    for pid in pids:
-        assert lines.count(f"{pid} resource opened") == 1
-        assert lines.count(f"{pid} resource closed") == 1
-
-
-@pytest.mark.needs("redis")
-def test_a_soft_time_limit_cancels_the_coroutine_and_its_clean_up_runs(
-    features, start_worker, tmp_path: Path
-) -> None:
-    """On prefork, where Celery has limits: the task fails with SoftTimeLimitExceeded, cleaned up."""
-    from celery.exceptions import SoftTimeLimitExceeded
-
-    with start_worker("feature_tasks", "prefork", 1):
-        with pytest.raises(SoftTimeLimitExceeded):
-            features.limited.delay().get(timeout=WAIT)
-        assert "cleaned after the limit" in (tmp_path / "log").read_text()
-        assert features.finishes_early.delay().get(timeout=WAIT) == "half of it"
-        assert features.add.delay(1, 1).get(timeout=WAIT) == 2
 
 
 @pytest.mark.needs("redis")
@@ -147,6 +90,27 @@ def test_arguments_are_still_checked_when_a_task_is_sent() -> None:
 
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         double.delay()
+
+
+class Order(BaseModel):
+    number: int
+
+
+def test_pydantic_models_are_given_to_coroutines_and_dumped_for_them() -> None:
+    """Celery's option does for `async def` what it does for `def`: it validates, and dumps what is returned."""
+    app = Celery("models", broker="memory://", backend="cache+memory://", set_as_current=False)
+    install(app)
+
+    @app.task(pydantic=True, bind=True, autoretry_for=(LookupError,))
+    async def following(self, order: Order, step: int = 1) -> Order:  # type: ignore[no-untyped-def]
+        assert isinstance(order, Order)
+        assert self.request.id == "asked"
+        return Order(number=order.number + step)
+
+    asked = following.apply(({"number": 41},), {"step": 1}, task_id="asked")
+    assert asked.get(timeout=WAIT) == {"number": 42}
+    with pytest.raises(ValidationError):
+        following.apply(({"number": "no number"},), task_id="asked").get(timeout=WAIT)
 
 
 def test_installing_twice_is_harmless_and_too_late_is_refused() -> None:

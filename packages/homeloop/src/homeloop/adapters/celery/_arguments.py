@@ -1,0 +1,69 @@
+"""What set-up refuses of its arguments: at once, not in a worker in the night."""
+
+# pyright: basic
+# (Celery ships no types: strict mode would complain of every value that comes from it.)
+
+from collections.abc import Sequence
+from math import inf
+from numbers import Integral
+from typing import Any
+
+from celery import Celery
+
+from homeloop.errors import ConfigurationError
+
+
+def check_app(where: str, app: object) -> None:
+    """
+    Refuse what is no Celery app.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(app, Celery):
+        raise ConfigurationError(f"{where}: app is {app!r}", 'pass the Celery app, app = Celery("shop")')
+
+
+def check_number(
+    where: str, name: str, value: Any, *, least: float = 0, most: float = inf, above_least: bool = False
+) -> None:
+    """
+    Refuse what is no finite number of a range: ``least`` to ``most``, without ``least`` itself if so said.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and least <= value <= most and value != inf and not (above_least and value == least):
+        return
+    bound = f"above {least:g}" if above_least else f"from {least:g}"
+    remedy = f"pass a finite number {bound}" + (f" to {most:g}" if most < inf else "")
+    raise ConfigurationError(f"{where}: {name} is {value!r}", remedy)
+
+
+def check_whole(where: str, name: str, value: Any, *, least: float = -inf) -> None:
+    """
+    Refuse what is no whole number, or is below ``least``.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        remedy = "pass a whole number" + (f" from {least:g}" if least > -inf else "")
+        raise ConfigurationError(f"{where}: {name} is {value!r}", remedy)
+
+
+def check_functions(where: str, name: str, value: object) -> None:
+    """
+    Refuse what is no sequence of functions.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(value, Sequence):
+        raise ConfigurationError(f"{where}: {name} is {value!r}", f"pass a list of async functions, {name}=[fn]")
+    for each in value:
+        if not callable(each):
+            raise ConfigurationError(
+                f"{where}: {name} holds {each!r}, which cannot be called", "pass a list of async functions"
+            )
