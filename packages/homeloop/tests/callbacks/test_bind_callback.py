@@ -326,6 +326,31 @@ def test_a_thread_that_waits_for_calls_goes_on_when_the_runtime_closes() -> None
     assert [type(error) for error in answered] == [LoopEndingError]
 
 
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_blocked_loop_that_is_left_behind_answers_its_calls(kind: str) -> None:
+    """The one that runs, those that wait, and later ones; what the loop does later changes nothing."""
+    blocked, going_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        assert going_on.wait(60)
+
+    async def bind():  # type: ignore[no-untyped-def]
+        return bind_callback(block, on_error="raise")
+
+    runtime = LoopRuntime(name="blocked", loop_factory=LOOPS[kind])
+    callback = runtime.run(bind)
+    try:
+        deliveries = [callback(), callback()]
+        assert blocked.wait(10)
+        runtime.close(timeout=0.0)
+        deliveries.append(callback())
+        for delivery in deliveries:
+            assert isinstance(delivery.exception(10), LoopEndingError)
+    finally:
+        going_on.set()
+
+
 def test_a_forked_child_is_refused_and_does_not_touch_its_parents_loop(script) -> None:
     """The callback's home is in the parent process."""
     ended = script(
@@ -363,3 +388,19 @@ def test_a_callback_is_not_kept_alive_by_its_loop(runtime: LoopRuntime) -> None:
         return gone() is None
 
     assert runtime.run(main)
+
+
+def test_a_misspelt_option_is_refused() -> None:
+    """Where it is written, not when the callback fails; nothing is started for it."""
+    with pytest.raises(ValueError, match="on_error must be 'report' or 'raise', got 'rase'"):
+        bind_callback(print, on_error="rase")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="coalesce must be 'none' or 'latest', got 'lastest'"):
+        bind_callback(print, coalesce="lastest")  # type: ignore[arg-type]
+
+
+def test_a_delivery_is_not_taken_back() -> None:
+    """And says so."""
+    delivery = bind_callback(print)()
+    assert not delivery.cancel()
+    delivery.result(20)
+    assert not delivery.cancel()

@@ -1,0 +1,532 @@
+"""
+The executor: one way in for work of every tier.
+
+Over 250 lines, most of them the docstrings of its public face, which belong in one place.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+
+from homeloop._events import CallAbandoned, emit
+from homeloop.errors import CallTimeoutError, NotTransferableError, RuntimeClosedError
+from homeloop.isolation._block import EnclosedBlock
+from homeloop.isolation._choice import Choice, kind_of
+from homeloop.isolation._context import ContextRoom, NoRoom
+from homeloop.isolation._function import check_function, check_generator_function
+from homeloop.isolation._process import Processes, ProcessRoom
+from homeloop.isolation._progress import Progress
+from homeloop.isolation._statistics import IsolationStatistics, Tally
+from homeloop.isolation._stream import stream
+from homeloop.isolation._thread import ThreadRoom, Threads
+from homeloop.isolation._tier import Isolation, Room, Signs, Work
+from homeloop.isolation._watch import Watch
+from homeloop.runtime import LoopRuntime, callable_name, default_runtime
+
+T = TypeVar("T")
+Callback = Callable[..., object]  # gets what is reported: step, percent and description, unless fn says otherwise
+
+_SWEEP = 0.4
+"""The part of the grace that goes to leftover tasks; the rest is for the work itself and its resources."""
+
+
+class RunOptions(TypedDict, total=False):
+    """
+    How a piece of work runs. Every one may be left out.
+
+    Attributes:
+        isolation: The tier; by default `Isolation.AUTO`.
+        on_progress: Called with what ``fn`` reports, on the caller's loop, in order; may be async, or made by
+            `homeloop.bind_callback`, whose options then hold. The call returns after its last call.
+        timeout: Seconds ``fn`` may take, waiting for a thread or process included; None for ever. Then it
+            is cancelled and gets ``grace`` to clean up. ``on_progress`` gets as long; what hangs then is
+            left to itself.
+        context_id: The run's name in logs and events.
+        kind: What `Isolation.AUTO` learns by; by default the function's name, or what the object whose method
+            it is has as its ``isolation_kind``.
+        carry: Context variables that go along to another process, beside the executor's.
+    """
+
+    isolation: Isolation
+    on_progress: Callback | None
+    timeout: float | None
+    context_id: str | None
+    kind: str | None
+    carry: Sequence[ContextVar[Any]]
+
+
+class IsolationExecutor:
+    """
+    Runs async functions apart from everything else, in the tier that is asked for.
+
+    Threads and processes are kept for the next run and lent to one scope at a time; what waits for one
+    is served in order. Nothing is started before it is needed. A forked child starts its own.
+
+    Args:
+        name: For threads, logs and errors.
+        max_threads: Threads of the thread tier at the same time, those that work keeps blocked included.
+        max_processes: Worker processes at the same time; None for one per CPU. One that is replaced may still
+            be ending.
+        idle_timeout: Seconds after which a thread or process that nobody uses is ended.
+        grace: Seconds that cancelled work gets to clean up, on every tier. A process is then sent SIGTERM,
+            gets ``terminate_grace`` seconds, and is killed.
+        terminate_grace: Seconds between SIGTERM and SIGKILL.
+        block_threshold: Seconds after which a loop that does not run counts as blocked.
+        preload: Modules that worker processes have imported before they begin, shared by all: name what
+            your functions import, such as ``"langgraph.graph"``. It must not open connections or start threads.
+        initializer: Called in every worker process before its first run; must be importable.
+        max_runs: Runs after which a worker process is replaced; None for any number.
+        max_memory_bytes: What a worker process may allocate, on Linux: beyond it work gets MemoryError, and
+            the process is replaced; also when it comes near. None for no limit.
+        carry: Context variables that go along to other processes; `homeloop.as_user`'s always does.
+
+    Thread: any, for every method, unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "isolation",
+        max_threads: int = 16,
+        max_processes: int | None = None,
+        idle_timeout: float = 60.0,
+        grace: float = 5.0,
+        terminate_grace: float = 1.0,
+        block_threshold: float = 0.5,
+        preload: Sequence[str] = (),
+        initializer: Callable[[], object] | None = None,
+        max_runs: int | None = None,
+        max_memory_bytes: int | None = None,
+        carry: Sequence[ContextVar[Any]] = (),
+    ) -> None:
+        counts = {"max_threads": max_threads, "max_processes": max_processes, "max_runs": max_runs}
+        for what, count in counts.items():
+            if count is not None and count < 1:
+                raise ValueError(f"{what} must be at least 1, got {count!r}")
+        times = {"idle_timeout": idle_timeout, "grace": grace, "terminate_grace": terminate_grace}
+        for what, seconds in times.items():
+            if seconds < 0:
+                raise ValueError(f"{what} must be at least 0 seconds, got {seconds!r}")
+        if block_threshold <= 0:
+            raise ValueError(f"block_threshold must be more than 0 seconds, got {block_threshold!r}")
+        self.name = name
+        self.grace = grace
+        self._idle_timeout = idle_timeout
+        self._carry = tuple(carry)
+        self._closed = False
+        self._numbers = itertools.count(1)
+        self._choice = Choice()
+        self._tallies = {tier: Tally() for tier in Isolation}
+        # Its loop runs the watch and talks to the workers; no code of users ever blocks it.
+        self._home = LoopRuntime(
+            name=f"homeloop-{name}", grace=2 * grace + terminate_grace + 5.0, propagate_context=False
+        )
+        self._watch = Watch(self._home, block_threshold, self._housekeep)
+        self._threads = Threads(f"homeloop-{name}", max_threads, grace, self._tallies[Isolation.THREAD])
+        self._processes = Processes(
+            name,
+            self._home,
+            self._tallies[Isolation.PROCESS],
+            max_processes,
+            grace=grace,
+            terminate_grace=terminate_grace,
+            block_threshold=block_threshold,
+            preload=tuple(preload),
+            initializer=initializer,
+            max_runs=max_runs,
+            max_memory_bytes=max_memory_bytes,
+        )
+
+    # -- runs --------------------------------------------------------------------------------------
+
+    # Any: a ``report`` argument is ours to give, which no type for ``fn`` and its arguments can say.
+    async def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        isolation: Isolation = Isolation.AUTO,
+        on_progress: Callback | None = None,
+        timeout: float | None = None,
+        context_id: str | None = None,
+        kind: str | None = None,
+        carry: Sequence[ContextVar[Any]] = (),
+    ) -> T:
+        """
+        Run ``fn(*args)`` in a tier and return what it returns.
+
+        The caller's context variables go in (to another process: those of ``carry``), and on every tier but
+        none what ``fn`` changes of them stays inside. If ``fn`` has a parameter named ``report`` that is not among
+        ``args``, it gets an async callable, see `Report`; `current_report` finds it from deeper inside.
+
+        Args:
+            fn: Async function. For the process tier one that can be imported, or anything that
+                cloudpickle can carry (``homeloop[process]``); arguments and result must be picklable.
+            isolation, on_progress, timeout, context_id, kind, carry: See `RunOptions`.
+
+        Raises:
+            CallTimeoutError: The timeout passed; the error tells where ``fn`` waited, and whether it has ended.
+            WorkerDiedError: The worker process ended under ``fn``. The next call gets another one.
+            NotTransferableError: Function, argument or result cannot cross to another process.
+            RuntimeClosedError: The executor is closed. ``fn`` was not called.
+            BaseException: What ``fn`` raises. From another process it is rebuilt, with the traceback of
+                over there in its notes; see `homeloop.errors.RemoteError` for what cannot be.
+
+        Thread: any with a running loop.
+        Cancellation: cancels ``fn``, waits for its clean-up, then is raised.
+        """
+        scope = self.isolated(
+            context_id or f"{self.name}-{next(self._numbers)}", isolation=isolation, kind=kind, carry=carry
+        )
+        value: T = await scope.run_once(fn, args, on_progress, timeout)
+        return value
+
+    def run_sync(self, fn: Callable[..., Awaitable[T]], *args: Any, **options: Unpack[RunOptions]) -> T:
+        """
+        Do `run` from sync code, and block meanwhile; the default runtime is the caller's loop then.
+
+        Raises, besides: what `homeloop.run` raises.
+
+        Thread: any except the default runtime's own.
+        """
+        return default_runtime().run(partial(self.run, fn, *args, **options))
+
+    def stream(
+        self, fn: Callable[..., AsyncGenerator[T, None]], *args: Any, **options: Unpack[RunOptions]
+    ) -> AsyncGenerator[T, None]:
+        """
+        Iterate the async generator ``fn(*args)`` in a tier: ``async for item in executor.stream(fn, ...)``.
+
+        All of the generator runs in one task, and only as far as items are asked for. Close what you leave
+        early (``contextlib.aclosing``): its ``finally`` blocks run before ``aclose()`` returns.
+
+        Args, raises and thread as `run`; the timeout is for the whole of it.
+        """
+        check_generator_function(fn, options.get("timeout"))
+        on_progress = options.pop("on_progress", None)
+        options["kind"] = options.get("kind") or kind_of(fn)
+        return stream(partial(self.run, **options), fn, args, on_progress)
+
+    def isolated(
+        self,
+        context_id: str,
+        *,
+        isolation: Isolation = Isolation.AUTO,
+        kind: str | None = None,
+        carry: Sequence[ContextVar[Any]] = (),
+    ) -> "IsolatedScope":
+        """
+        Keep a scope open for several runs: ``async with executor.isolated("analysis_123") as scope: ...``
+
+        Its runs share thread or process, and the resources (`LoopLocal`) that they open; these are closed, and
+        tasks that are left are cancelled and awaited, at the end of the block.
+
+        Args:
+            context_id: The scope's name in logs and events.
+            isolation, kind, carry: as `run`. `Isolation.AUTO` decides with the first run.
+        """
+        return IsolatedScope(self, context_id, Isolation(isolation), kind, (*self._carry, *carry))
+
+    def enclosed(self, context_id: str) -> EnclosedBlock:
+        """
+        Keep the code of a block apart as `Isolation.CONTEXT` does: ``async with executor.enclosed("a1"): ...``
+
+        For code that is no function of its own. It stays in the caller's task, so its changes of context
+        variables are seen outside; the resources (`LoopLocal`) opened in the block are private and closed at
+        its end, and the tasks born in it do not outlive it.
+
+        Args:
+            context_id: The block's name in logs and events.
+
+        Cancellation: at the end, is raised when tasks and resources are closed.
+        """
+        return EnclosedBlock(context_id, self.grace * _SWEEP, self._tallies[Isolation.CONTEXT])
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def pin(self, kind: str | Callable[..., object], isolation: Isolation | None) -> None:
+        """
+        Have a kind of work run in this tier when it is left to `Isolation.AUTO`, whatever is seen of it.
+
+        Args:
+            kind: The kind, or the function that names it.
+            isolation: The tier; None to let homeloop learn anew, from `Isolation.CONTEXT` on.
+        """
+        if isolation is Isolation.AUTO:
+            raise ValueError("pin a tier, or None to have homeloop choose again")
+        self._choice.pin(kind if isinstance(kind, str) else kind_of(kind), isolation)
+
+    def warm(self, isolation: Isolation) -> None:
+        """
+        Start one thread or process now instead of with the first run, and wait until it is ready.
+
+        Thread: any except a loop's own.
+        """
+        if isolation in (Isolation.THREAD, Isolation.PROCESS):
+            self.run_sync(_nothing, isolation=isolation, context_id=f"{self.name}-warm")
+
+    def statistics(self) -> IsolationStatistics:
+        """Return what was done and is being done, by tier. Never starts anything."""
+        threads, processes = self._threads.lending, self._processes.lending
+        tiers = {
+            Isolation.NONE: self._tallies[Isolation.NONE].statistics(),
+            Isolation.CONTEXT: self._tallies[Isolation.CONTEXT].statistics(),
+            Isolation.THREAD: self._tallies[Isolation.THREAD].statistics(threads.kept, threads.lent),
+            Isolation.PROCESS: self._tallies[Isolation.PROCESS].statistics(processes.kept, processes.lent),
+        }
+        return IsolationStatistics(tiers, self._choice.statistics())
+
+    def close(self, timeout: float = 5.0) -> None:
+        """
+        End all threads and processes. Idempotent.
+
+        Runs in them are cancelled and answered with `RuntimeClosedError`, `RuntimeDiedError` or
+        `WorkerDiedError`; later ones are refused.
+
+        Args:
+            timeout: Seconds that each of them may take to clean up; then it is killed or left behind.
+
+        Thread: any except a loop's own: it blocks.
+        """
+        self._closed = True
+        self._threads.close(timeout)
+        if self._processes.is_started:
+            self._home.run(self._processes.close, timeout)
+        self._home.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called; a closed executor takes no more runs."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        return f"<IsolationExecutor {self.name!r}{' closed' if self._closed else ''}>"
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def choose(self, isolation: Isolation, kind: str) -> Isolation:
+        """Return the tier of the next run. Called by scopes."""
+        return self._choice.tier(kind) if isolation is Isolation.AUTO else isolation
+
+    def learn(
+        self, isolation: Isolation, kind: str, tier: Isolation, signs: Signs, error: BaseException | None
+    ) -> None:
+        """Note what was seen of a run, if the choice is ours. Called by scopes."""
+        if isolation is Isolation.AUTO:
+            self._choice.learn(kind, tier, signs, error)
+
+    def tally(self, tier: Isolation) -> Tally:
+        """Return the counts of a tier. Called by scopes."""
+        return self._tallies[tier]
+
+    def new_room(self, tier: Isolation) -> Room:
+        """
+        Make room for a scope. Called by scopes.
+
+        Raises:
+            RuntimeClosedError: The executor is closed.
+        """
+        if self._closed:
+            raise RuntimeClosedError(self.name)
+        if tier is Isolation.NONE:
+            return NoRoom()
+        if tier is Isolation.CONTEXT:
+            return ContextRoom(self._watch, self.grace, self.grace * _SWEEP)
+        if tier is Isolation.THREAD:
+            return ThreadRoom(self._threads, self._watch, self.grace * _SWEEP)
+        self._watch.begin()
+        return ProcessRoom(self._processes)
+
+    def _housekeep(self) -> bool:
+        idle = self._threads.lending.take_idle(self._idle_timeout)
+        for runtime in idle:
+            self._threads.retire(runtime)
+        self._processes.retire_idle(self._idle_timeout)
+        return bool(self._threads.lending.kept or self._processes.lending.kept)
+
+
+class IsolatedScope:
+    """
+    A scope that work runs in, one run or several at a time; made by `IsolationExecutor.isolated`.
+
+    Thread: one loop's, for all of it.
+    """
+
+    def __init__(
+        self,
+        executor: IsolationExecutor,
+        context_id: str,
+        isolation: Isolation,
+        kind: str | None,
+        carry: tuple[ContextVar[Any], ...],
+    ) -> None:
+        self.context_id = context_id
+        self._executor = executor
+        self._isolation = isolation
+        self._kind = kind
+        self._is_one_kind = kind is not None
+        self._kinds: dict[str, str] = {}  # of its runs, by their names; what they leave behind is theirs
+        self._carry = carry
+        self._tier: Isolation | None = None
+        self._room: Room | None = None
+        self._left: list[tuple[Isolation, Room]] = []  # other runs may still be in them
+        self._entered = False
+
+    @property
+    def tier(self) -> Isolation | None:
+        """The tier of the scope's runs; None before the first one, if homeloop chooses."""
+        return self._tier if self._isolation is Isolation.AUTO else self._isolation
+
+    # Any: as `IsolationExecutor.run`.
+    async def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        on_progress: Callback | None = None,
+        timeout: float | None = None,
+    ) -> T:
+        """
+        Run ``fn(*args)`` in the scope; args, raises and cancellation as `IsolationExecutor.run`.
+
+        Raises, besides:
+            RuntimeError: The scope is not entered, or was left. ``fn`` was not called.
+        """
+        check_function(fn, timeout)
+        if not self._entered:
+            raise RuntimeError(f"scope {self.context_id!r} is not open: async with isolated(...) as scope: ...")
+        value: T = await self._run(fn, args, on_progress, timeout, last=False)
+        return value
+
+    def stream(
+        self,
+        fn: Callable[..., AsyncGenerator[T, None]],
+        *args: Any,
+        on_progress: Callback | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """Iterate the async generator ``fn(*args)`` in the scope; as `IsolationExecutor.stream`."""
+        check_generator_function(fn, timeout)
+        return stream(partial(self.run, timeout=timeout), fn, args, on_progress)
+
+    async def run_once(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        on_progress: Callback | None,
+        timeout: float | None,
+    ) -> Any:
+        """Run in a scope that nothing else runs in: it is left together with the run, which is cheaper."""
+        check_function(fn, timeout)
+        return await self._run(fn, args, on_progress, timeout, last=True)
+
+    async def __aenter__(self) -> Self:
+        if self._entered or self._room is not None:
+            raise RuntimeError("a scope is entered once; call isolated() again")
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._entered = False
+        if self._room is not None and self._tier is not None:
+            self._left.append((self._tier, self._room))
+        while self._left:
+            tier, room = self._left.pop()
+            signs = await room.aclose()
+            self._executor.tally(tier).count_leftovers(signs)
+            spilled: Counter[str] = Counter()
+            for name, count in signs.spilled_by.items():
+                spilled[self._kinds.get(name, self._kind or self.context_id)] += count
+            for each, count in spilled.items():
+                self._executor.learn(self._isolation, each, tier, Signs(spilled=count), None)
+
+    async def _run(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        on_progress: Callback | None,
+        timeout: float | None,
+        last: bool,
+    ) -> Any:
+        name = callable_name(fn)
+        own = kind_of(fn) if self._isolation is Isolation.AUTO else name
+        kind = self._kind = self._kind or own
+        own = self._kinds[name] = kind if self._is_one_kind else own
+        if self._room is None:
+            self._tier = self._executor.choose(self._isolation, kind)
+            self._room = self._executor.new_room(self._tier)
+        assert self._tier is not None
+        room = self._room
+        work = Work(fn, args, name, self.context_id, self._tier, Progress(on_progress), timeout, self._carry)
+        try:
+            return await self._count(room, work, own, last)
+        except NotTransferableError as refused:
+            if self._isolation is not Isolation.AUTO or work.signs.begun:
+                raise
+            if own != kind:  # the scope's tier is that of its first run
+                self._executor.learn(self._isolation, kind, work.tier, work.signs, refused)
+            if self._executor.choose(self._isolation, kind) is work.tier:  # pinned
+                raise
+        # It was ours to choose, and it has not begun: `learn` has seen that it cannot go there.
+        if self._room is room:  # not, if a run beside this one was here first
+            self._room = None
+            self._left.append((work.tier, room))
+        return await self._run(fn, args, on_progress, timeout, last)
+
+    async def _count(self, room: Room, work: Work, kind: str, last: bool) -> Any:
+        tally = self._executor.tally(work.tier)
+        tally.begin()
+        error: BaseException | None = None
+        begun, settling = time.monotonic(), False
+        try:
+            value = await room.run(work, last)
+            settling = True
+            if not work.progress.is_settled and not await self._settle(work, begun):
+                raise CallTimeoutError(work.name, work.timeout or 0.0, (_callback(work),), abandoned=True)
+        except BaseException as raised:
+            error = raised
+            hangs = not settling and not work.progress.is_settled
+            if hangs and isinstance(raised, CallTimeoutError) and not work.progress.coalesces:  # it was waited for
+                raised.waiting_at += (_callback(work),)
+            if hangs and not isinstance(raised, asyncio.CancelledError):
+                await self._settle(work, begun)
+            raise
+        else:
+            return value
+        finally:
+            work.end(error)
+            tally.end(work.signs, failed=error is not None)
+            self._executor.learn(self._isolation, kind, work.tier, work.signs, error)
+            del error  # the frame would keep it, and it the frame
+
+    async def _settle(self, work: Work, begun: float) -> bool:
+        """Wait for the callback, at most for the rest of the timeout and the grace; tell whether it has run."""
+        if work.timeout is None:
+            return await work.progress.settle(None)
+        left = max(0.0, begun + work.timeout - time.monotonic())
+        settled = await work.progress.settle(left + self._executor.grace)
+        if not settled:
+            emit(CallAbandoned(work.tier.value, f"{work.progress.bound}", (), ()))
+        return settled
+
+
+def _callback(work: Work) -> str:
+    return f"its callback {work.progress.bound}"
+
+
+async def _nothing() -> None:
+    pass

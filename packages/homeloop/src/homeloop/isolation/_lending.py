@@ -1,0 +1,217 @@
+"""Lending: a bounded number of kept things, each lent to one borrower at a time, in order of asking."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from contextvars import ContextVar
+from typing import Generic, TypeVar
+
+from homeloop.errors import CallTimeoutError
+from homeloop.isolation._tier import Work
+from homeloop.runtime import allocate_lock, forget_in_child
+
+T = TypeVar("T")
+
+inside: ContextVar[frozenset[int]] = ContextVar("homeloop lendings", default=frozenset())
+"""The lendings whose borrowers the running code works for: it needs no further place in them."""
+
+
+class Lending(Generic[T]):
+    """
+    Lends at most ``size`` things at a time; who waits is served in order, on whatever loop.
+
+    What a borrower's own work borrows again takes no place: they could wait for each other for ever.
+
+    Thread: any.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.lent = 0
+        self._kept: list[tuple[T, float]] = []  # the last one came back last: the others may go
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._lock = allocate_lock()
+        forget_in_child(self)
+
+    @property
+    def kept(self) -> int:
+        """How many things wait to be lent."""
+        return len(self._kept)
+
+    async def borrow(self) -> "Place[T]":
+        """Wait for a place. Cancellation: gives up the turn."""
+        if id(self) in inside.get():
+            return Place(self, counted=False)
+        with self._lock:
+            if self.lent < self.size:
+                self.lent += 1
+                return Place(self, counted=True)
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((asyncio.get_running_loop(), turn))
+        try:
+            await turn
+        except BaseException:  # cancelled, or thrown away with its loop
+            with self._lock:
+                waiting = deque(each for each in self._waiting if each[1] is not turn)
+                served = len(waiting) == len(self._waiting)  # if only just: `_serve` may still be on its way
+                self._waiting = waiting
+            if served:
+                self.give_place()
+            raise
+        return Place(self, counted=True)
+
+    def take(self) -> T | None:
+        """Take a kept thing; None if there is none, so that the borrower makes one."""
+        with self._lock:
+            return self._kept.pop()[0] if self._kept else None
+
+    def keep(self, thing: T) -> None:
+        """Keep a thing for the next borrower."""
+        with self._lock:
+            self._kept.append((thing, time.monotonic()))
+
+    def give_place(self) -> None:
+        """Let the next one have a place."""
+        with self._lock:
+            while self._waiting:
+                loop, turn = self._waiting.popleft()
+                try:
+                    loop.call_soon_threadsafe(_serve, turn)
+                except RuntimeError:  # its loop is closed
+                    continue
+                return
+            self.lent -= 1
+
+    def take_idle(self, seconds: float) -> list[T]:
+        """Take out what has not been lent for so many seconds."""
+        bound = time.monotonic() - seconds
+        with self._lock:
+            idle = [thing for thing, since in self._kept if since <= bound]
+            self._kept = [(thing, since) for thing, since in self._kept if since > bound]
+        return idle
+
+    def drop(self, thing: T) -> None:
+        """Do not lend a kept thing any more: it is broken."""
+        with self._lock:
+            self._kept = [each for each in self._kept if each[0] is not thing]
+
+    def forget_parent(self) -> None:
+        """Have nothing, in a forked child. Called by the fork hook."""
+        self._lock = allocate_lock()
+        self._kept = []
+        self._waiting = deque()
+        self.lent = 0
+
+
+class Place(Generic[T]):
+    """A borrower's place; give it back once."""
+
+    def __init__(self, lending: Lending[T], counted: bool) -> None:
+        self._lending = lending
+        self._counted = counted
+
+    def give_back(self) -> None:
+        """Let the next one have it. Idempotent."""
+        if self._counted:
+            self._counted = False
+            self._lending.give_place()
+
+
+def _serve(turn: "asyncio.Future[None]") -> None:
+    if not turn.done():  # else its waiter was cancelled, and has seen to it that the next one is served
+        turn.set_result(None)
+
+
+class Lease(Generic[T]):
+    """
+    What a scope has been lent, for one run after the other or several at a time.
+
+    Attributes:
+        runs: How many runs are in it.
+        fit: Whether the next scope may have it.
+        over: Whether it goes back when its last run leaves.
+    """
+
+    def __init__(self, place: Place[T], thing: T) -> None:
+        self.place = place
+        self.thing = thing
+        self.runs = 0
+        self.fit = True
+        self.over = False
+
+
+class Borrower(ABC, Generic[T]):
+    """
+    A scope that borrows a thing, which its runs share.
+
+    Thread: made on any, used on one loop's.
+    """
+
+    def __init__(self, lending: Lending[T]) -> None:
+        self.lease: Lease[T] | None = None
+        self._lending = lending
+        self._lock = asyncio.Lock()
+        self._leases: set[Lease[T]] = set()
+
+    @abstractmethod
+    async def take(self, work: Work, place: Place[T]) -> T:
+        """Return a thing for a place; give the place back if it raises."""
+
+    @abstractmethod
+    def give_back(self, lease: Lease[T]) -> None:
+        """Give back what was lent; called once for each lease."""
+
+    async def join(self, work: Work) -> Lease[T]:
+        """
+        Return what the scope has been lent, for one more run; borrow it first, if need be.
+
+        Raises:
+            CallTimeoutError: The work's time is over. What it has waited is taken off what is left of it.
+        """
+        asked = time.monotonic()
+        late = asyncio.timeout(work.timeout)
+        try:
+            async with late, self._lock:  # the scope's runs may come two at a time
+                if self.lease is None:
+                    place = await self._lending.borrow()
+                    late.reschedule(None)
+                    work.waited = time.monotonic() - asked
+                    self.lease = Lease(place, await self.take(work, place))
+                    self._leases.add(self.lease)
+                lease = self.lease
+                lease.runs += 1
+        except TimeoutError as error:
+            if not late.expired():
+                raise
+            why = f"it waited for its turn, {self._lending.size} at a time"
+            raise CallTimeoutError(work.name, work.timeout or 0.0, never_began=why) from error
+        work.waited = time.monotonic() - asked
+        return lease
+
+    def leave(self, lease: Lease[T], last: bool) -> None:
+        """Note that a run has left; give back what is over when it was the last one in it."""
+        lease.runs -= 1
+        if last:
+            lease.over = True
+        if lease.over:
+            self.spend(lease)
+
+    def spend(self, lease: Lease[T]) -> None:
+        """Have the scope's next run get another one; those that are in this one go on."""
+        lease.over = True
+        if self.lease is lease:
+            self.lease = None
+        if not lease.runs:
+            self._end(lease)
+
+    def end_leases(self) -> None:
+        """Give everything back, whatever runs there. Idempotent."""
+        for lease in tuple(self._leases):
+            self.spend(lease)
+            self._end(lease)
+
+    def _end(self, lease: Lease[T]) -> None:
+        if lease in self._leases:
+            self._leases.remove(lease)
+            self.give_back(lease)

@@ -1,0 +1,180 @@
+"""
+The template: a process that has imported what workers need, and forks them.
+
+It has one thread and opens nothing, so its children begin clean; a worker costs milliseconds and shares
+the template's memory. This module runs in that process; `homeloop.isolation._forge` talks to it.
+"""
+
+import gc
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from homeloop.isolation._transfer import Main
+from homeloop.isolation._wire import HEADER, Kind, frame
+from homeloop.isolation._worker import WorkerOptions, serve
+
+FOR_EVERYBODY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else ()
+"""Signals that all processes of a program get at once, and that its parent answers for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a template needs to know."""
+
+    parent: int  # process id
+    argv: list[str]
+    folder: str | None
+    main: tuple[str, str] | None
+    preload: tuple[str, ...]
+    worker: WorkerOptions
+
+
+def main(fd: int) -> None:
+    """Be a template until the parent is gone, or in a child a worker; does not return."""
+    control = socket.socket(fileno=fd)
+    # A terminal sends Ctrl-C to all of its processes, a service manager SIGTERM; what is to end here is the
+    # parent's decision.
+    for number in FOR_EVERYBODY:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_EVERYBODY)  # blocked so far, see `Forge.start`
+    _, _, length = HEADER.unpack(_read(control, HEADER.size))
+    setup: Setup = pickle.loads(_read(control, length))
+    die_with(setup.parent)
+    sys.argv[:] = setup.argv
+    if setup.folder is not None:
+        os.chdir(setup.folder)
+    Main.origin = setup.main
+    for name in setup.preload:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the workers' collectors would write to, and so copy, all that was imported
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    control.sendall(frame(Kind.PREPARED, 0, pickle.dumps(threads)))
+    connection = _Template(control).serve()
+    if connection is not None:
+        serve(connection, setup.worker)
+    os._exit(0)
+
+
+class _Template:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: set[int] = set()
+        self._pid = os.getpid()
+
+    def serve(self) -> socket.socket | None:
+        """Fork on demand; return a worker's connection in a child, None when the parent has gone."""
+        wake, waker = socket.socketpair()
+        wake.setblocking(False)
+        waker.setblocking(False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        connection: socket.socket | None = None
+        try:
+            while True:
+                ready = {descriptor for descriptor, _ in poll.poll()}
+                if wake.fileno() in ready:
+                    wake.recv(4096)
+                    self._reap()
+                if self._control.fileno() in ready:
+                    header, descriptors, *_ = socket.recv_fds(self._control, HEADER.size, 1)
+                    if not header:
+                        return None
+                    header += _read(self._control, HEADER.size - len(header))
+                    connection = self._do(header, descriptors)
+                    if connection is not None:
+                        return connection
+        finally:
+            signal.set_wakeup_fd(-1)
+            wake.close()
+            waker.close()
+            if connection is None:
+                self._end_children()
+            self._control.close()
+
+    def _do(self, header: bytes, descriptors: list[int]) -> socket.socket | None:
+        kind, number, signal_number = HEADER.unpack(header)
+        if kind == Kind.FORK:
+            return self._fork(descriptors[0])
+        if kind == Kind.KILL and number in self._children:  # not reaped yet, so the number is still its own
+            os.kill(number, signal_number)
+        return None
+
+    def _fork(self, descriptor: int) -> socket.socket | None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            child = os.fork()
+        except OSError as error:  # no memory, or too many processes
+            os.close(descriptor)
+            self._control.sendall(frame(Kind.FORKED, 0, pickle.dumps(str(error))))
+            return None
+        if child == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            die_with(self._pid)
+            os.set_inheritable(descriptor, False)  # what a worker starts must not keep its connection open
+            return socket.socket(fileno=descriptor)
+        os.close(descriptor)
+        self._children.add(child)
+        self._control.sendall(frame(Kind.FORKED, child))
+        return None
+
+    def _reap(self) -> None:
+        for child in tuple(self._children):
+            try:
+                ended, status = os.waitpid(child, os.WNOHANG)
+            except ChildProcessError:
+                ended, status = child, 0
+            if ended:
+                self._children.discard(child)
+                code = os.waitstatus_to_exitcode(status)
+                self._control.sendall(frame(Kind.EXITED, child, pickle.dumps(code)))
+
+    def _end_children(self) -> None:
+        # Their connections are at an end, too, and they are ending; who does not is killed with us.
+        for child in self._children:
+            try:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, where it can."""
+    if sys.platform == "linux":
+        import ctypes  # here, as Python 3.12 cannot import it in sub-interpreters, which import this module
+
+        libc: Any = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+
+def _nothing(number: int, _: object) -> None:
+    """Let a signal interrupt what waits."""
+
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def _read(control: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = control.recv(size - len(data))
+        if not more:
+            sys.exit(1)  # the parent has gone
+        data += more
+    return data
