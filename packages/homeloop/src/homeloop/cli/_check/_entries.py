@@ -1,0 +1,188 @@
+"""What calls a program's functions: Celery, web frameworks, models; and how often its own code does."""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from homeloop.cli._check._known import APPLICATIONS, ROUTES
+from homeloop.cli._check._project import Global, Project, Run
+from homeloop.cli._check._source import Module, Scope
+
+_MANY = 2
+_LOOPS = (ast.For, ast.While, ast.AsyncFor, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A function that is called again and again, by whom we do not see."""
+
+    kind: str
+    scope: Scope
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.scope.label}"
+
+
+class Entries:
+    """Finds who calls what."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._entries = {
+            scope: Entry(kind, scope) for scope in project.scopes if (kind := self._kind(scope)) is not None
+        }
+
+    def of(self, scope: Scope) -> Entry | None:
+        """Return the entry that a function is, or that calls it, be it through others."""
+        seen, waiting = {scope}, [scope]
+        while waiting:
+            at = waiting.pop(0)
+            if at in self._entries:
+                return self._entries[at]
+            callers = [caller for caller, _ in self._project.callers.get(at, ())]
+            callers += [each.by for each in self._project.handed if each.function is at]
+            for caller in callers:
+                if caller not in seen:
+                    seen.add(caller)
+                    waiting.append(caller)
+        return None
+
+    def is_task(self, scope: Scope) -> bool:
+        """Say whether a function is a Celery task."""
+        return scope in self._entries and self._entries[scope].kind == "Celery task"
+
+    def is_endpoint(self, scope: Scope) -> bool:
+        """Say whether a function is an endpoint of FastAPI or Flask."""
+        return scope in self._entries and self._entries[scope].kind == "endpoint"
+
+    def _kind(self, scope: Scope) -> str | None:
+        for decorator in scope.decorators:
+            named = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if self.is_task_decorator(named, scope.parent or scope):
+                return "Celery task"
+            target = self._project.resolve(named, scope.parent or scope)
+            if target == "dramatiq.actor":
+                return "actor"
+            if self._is_route(named, scope):
+                return "endpoint"
+        if scope.owner is not None and scope.qualname.endswith(".predict"):
+            bases = [self._project.resolve(base, scope.owner.scope) for base in scope.owner.node.bases]
+            if "mlflow.pyfunc.PythonModel" in bases or "mlflow.pyfunc.model.PythonModel" in bases:
+                return "model's"
+        return None
+
+    def _is_route(self, named: ast.expr, scope: Scope) -> bool:
+        """Say whether a decorator makes an endpoint of a sync function."""
+        if scope.is_async or not isinstance(named, ast.Attribute) or named.attr not in ROUTES:
+            return False
+        made = self._made_by(named.value, scope.parent or scope)
+        return made is not None and made in APPLICATIONS
+
+    def is_task_decorator(self, named: ast.expr, scope: Scope) -> bool:
+        """Say whether a decorator is Celery's."""
+        target = self._project.resolve(named, scope)
+        if target in ("celery.shared_task", "celery.task", "celery.decorators.task"):
+            return True
+        if not isinstance(named, ast.Attribute) or named.attr != "task":
+            return False
+        made = self._made_by(named.value, scope)
+        # An application that is not among the files is known by what it is imported as.
+        return made in ("celery.Celery", "celery.app.base.Celery") or (
+            made is not None and made.rpartition(".")[2] in ("celery", "celery_app", "celeryapp")
+        )
+
+    def _made_by(self, node: ast.expr, scope: Scope) -> str | None:
+        """Return the dotted name of what made an object, or of the object if it is not among our modules."""
+        target = self._project.resolve(node, scope)
+        if isinstance(target, Global):
+            for value in self._project.assigned(target):
+                made = self._project.called(value, target.module.top) if value is not None else None
+                if isinstance(made, Scope):  # a factory: what it returns
+                    made = self._returned(made)
+                if isinstance(made, str):
+                    return made
+            return None
+        if isinstance(node, ast.Name) and target is None:
+            value = self._project.value_of(node, scope)
+            made = self._project.called(value, scope) if value is not None else None
+            return made if isinstance(made, str) else None
+        return target if isinstance(target, str) else None
+
+    def _returned(self, scope: Scope) -> str | None:
+        for node in scope.own:
+            if isinstance(node, ast.Return) and node.value is not None:
+                value = self._project.value_of(node.value, scope)
+                made = self._project.called(value, scope) if value is not None else None
+                if isinstance(made, str):
+                    return made
+        return None
+
+    def times(self, module: Module, runs: Iterable[Run]) -> int:
+        """Return how often a module, as a program, executes any of these runs: 0, 1 or 2, which is many."""
+        return _Count(self._project, {run.call for run in runs}).of(module.top)
+
+
+class _Count:
+    """Follows a module's code: branches of an if exclude each other, a loop is many."""
+
+    def __init__(self, project: Project, runs: set[ast.Call]) -> None:
+        self._project = project
+        self._runs = runs
+        self._handed = {each.call: each for each in project.handed}
+        self._known: dict[Scope, int] = {}
+
+    def of(self, scope: Scope) -> int:
+        if scope not in self._known:
+            self._known[scope] = 0  # a recursion adds nothing
+            body = scope.node.body
+            self._known[scope] = self._sequence(body, scope) if isinstance(body, list) else self._node(body, scope)
+        return self._known[scope]
+
+    def _sequence(self, body: list[ast.stmt], scope: Scope) -> int:
+        total = 0
+        for position, statement in enumerate(body):
+            if isinstance(statement, ast.If) and _leaves(statement.body):
+                rest = statement.orelse + body[position + 1 :]
+                total += self._node(statement.test, scope)
+                return min(_MANY, total + max(self._sequence(statement.body, scope), self._sequence(rest, scope)))
+            total += self._node(statement, scope)
+        return min(_MANY, total)
+
+    def _node(self, node: ast.AST, scope: Scope) -> int:
+        if isinstance(node, _DEFINITIONS):
+            return 0
+        if isinstance(node, ast.If):
+            branches = max(self._sequence(node.body, scope), self._sequence(node.orelse, scope))
+            return min(_MANY, self._node(node.test, scope) + branches)
+        if isinstance(node, ast.IfExp):
+            return max(self._node(node.body, scope), self._node(node.orelse, scope))
+        if isinstance(node, ast.Match):
+            return max((self._sequence(case.body, scope) for case in node.cases), default=0)
+        if isinstance(node, ast.Try):
+            handlers = max((self._sequence(each.body, scope) for each in node.handlers), default=0)
+            tried = max(self._sequence(node.body + node.orelse, scope), handlers)
+            return min(_MANY, tried + self._sequence(node.finalbody, scope))
+        inside = sum(self._node(child, scope) for child in ast.iter_child_nodes(node))
+        if isinstance(node, _LOOPS):
+            return min(_MANY, inside * _MANY)
+        if isinstance(node, ast.Call):
+            inside += self._call(node, scope)
+        return min(_MANY, inside)
+
+    def _call(self, node: ast.Call, scope: Scope) -> int:
+        if node in self._runs:
+            return 1
+        target = self._project.called(node, scope)
+        if isinstance(target, Scope):
+            return self.of(target)
+        handed = self._handed.get(node)
+        if handed is None:
+            return 0
+        many = isinstance(node.func, ast.Attribute) and node.func.attr == "map"
+        return self.of(handed.function) * (_MANY if many else 1)
+
+
+def _leaves(body: list[ast.stmt]) -> bool:
+    """Say whether a block ends the function."""
+    return bool(body) and isinstance(body[-1], ast.Return | ast.Raise)

@@ -1,0 +1,176 @@
+"""Every rule finds its example and not the mended one; suppressing, choosing, and what must not be found."""
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from homeloop.cli._check._catalogue import RULES
+from homeloop.cli._check._config import Config
+from homeloop.cli._check._examine import examine
+from homeloop.cli._check._examples_bad import BAD
+from homeloop.cli._check._examples_good import GOOD
+from homeloop.diagnosis import CODES
+
+Found = Callable[..., list[str]]
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Found:
+    """Check files that are given by name, return the codes with their lines: ``file.py:3 HL101``."""
+
+    def check(**files: str) -> list[str]:
+        for name, source in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(source), "utf-8")
+        result = examine([tmp_path], Config())
+        assert result.unread == ()
+        return [f"{each.spot.path.name}:{each.spot.line} {each.code}" for each in result.findings]
+
+    return check
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_examples(rule: object, found: Found) -> None:
+    """The bad example of a page breaks that rule and no other, the good one none; both are Python."""
+    code = rule.code  # type: ignore[attr-defined]
+    assert [each.partition(" ")[2] for each in found(example=BAD[code])] == [code]
+    assert found(example=GOOD[code]) == []
+
+
+def test_catalogue() -> None:
+    """Each rule has examples, and names faults that there are."""
+    assert set(BAD) == set(GOOD) == {rule.code for rule in RULES}
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert {code for rule in RULES for code in rule.leads_to} <= {code.code for code in CODES}
+
+
+def test_pages() -> None:
+    """docs/rules says what the code says, and shows what it prints."""
+    pages = Path(__file__).with_name("pages.py")
+    ended = subprocess.run(
+        [sys.executable, pages, "--check"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+CLIENT = "import httpx\nclient = httpx.AsyncClient()\nasync def get(url):\n    return await client.get(url)\n"
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        "import asyncio\nfrom shop.http import get\nasync def main():\n    await get('u')\nasyncio.run(main())\n",
+        "import asyncio, sys\nfrom shop.http import get\n"
+        "if sys.argv[1] == 'a':\n    asyncio.run(get('a'))\nelse:\n    asyncio.run(get('b'))\n",
+        "from fastapi import FastAPI\nfrom shop.http import get\napp = FastAPI()\n"
+        "@app.get('/')\nasync def root():\n    await get('u')\n",
+        "import asyncio, threading\nfrom shop.http import get\nasync def main():\n    await get('u')\n"
+        "def serve():\n    asyncio.run(main())\nthreading.Thread(target=serve).start()\n",
+        "import homeloop\nfrom shop.http import get\nfrom celery import Celery\napp = Celery()\n"
+        "@app.task\ndef job():\n    return homeloop.run(get, 'u')\n",
+        "import asyncio\nfrom shop.http import client, get\n"
+        "async def main():\n    await get('u')\n    await client.aclose()\n"
+        "for _ in range(2):\n    asyncio.run(main())\n",
+        "import asyncio\ndef main():\n    asyncio.run(asyncio.sleep(0))\nfor _ in range(2):\n    main()\n",
+    ],
+    ids=["one run", "either run", "endpoints", "one thread", "one loop", "closed each time", "not used"],
+)
+def test_client_of_one_loop(caller: str, found: Found) -> None:
+    """A client in a module is no fault as long as one loop uses it."""
+    assert found(shop____init__="", shop__http=CLIENT, shop__app=caller) == []
+
+
+@pytest.mark.parametrize(
+    ("caller", "code"),
+    [
+        ("for _ in range(2):\n    asyncio.run(get('u'))\n", "http.py:2 HL101"),
+        ("asyncio.run(get('u'))\nasyncio.run(http.client.get('u'))\n", "http.py:2 HL101"),
+        ("def f(u):\n    return asyncio.run(get(u))\nf('a')\nf('b')\n", "http.py:2 HL101"),
+        (
+            "import flask\napp = flask.Flask('a')\n@app.route('/')\ndef f():\n    return asyncio.run(get('u'))\n",
+            "http.py:2 HL101",
+        ),
+        (
+            "from celery import shared_task\n@shared_task\ndef f():\n    return asyncio.run(get('u'))\n",
+            "app.py:7 HL104",
+        ),
+        (
+            "from celery import shared_task\ndef g():\n    loop = asyncio.new_event_loop()\n"
+            "    return loop.run_until_complete(get('u'))\n@shared_task\ndef f():\n    return g()\n",
+            "app.py:7 HL104",
+        ),
+    ],
+    ids=["in a loop", "two runs", "two calls", "endpoint", "task", "task, indirectly"],
+)
+def test_client_of_several_loops(caller: str, code: str, found: Found) -> None:
+    """The same client is a fault where several loops reach it, through imports and calls."""
+    head = "import asyncio\nfrom shop import http\nfrom .http import get\n"
+    assert found(shop____init__="", shop__http=CLIENT, shop__app=head + caller) == [code]
+
+
+def test_names_that_only_look_alike(found: Found) -> None:
+    """Other libraries' decorators and classes are not taken for those that the rules know."""
+    assert (
+        found(
+            jobs="""
+            import asyncio
+            from prefect import task
+            from procrastinate import App
+            from mine import AsyncClient, asyncpg
+
+            app = App()
+            pool = asyncpg.create_pool()
+
+            @app.task
+            async def one():
+                await pool.fetch("select 1")
+
+            @task
+            async def two():
+                pass
+
+            class Runner:
+                def run(self, coroutine): ...
+
+            def three():
+                return Runner().run(AsyncClient().get("u"))
+            """,
+        )
+        == []
+    )
+
+
+def test_asks_before_it_starts_a_loop(found: Found) -> None:
+    """A function that looks whether a loop runs, and a guard in its caller, are no faults."""
+    assert (
+        found(
+            bridge="""
+            import asyncio
+
+            async def work(): ...
+
+            def call():
+                try:
+                    asyncio.get_running_loop()
+                except RuntimeError:
+                    return asyncio.run(work())
+                raise RuntimeError("await work() instead")
+
+            async def main():
+                call()
+            """
+        )
+        == []
+    )
+
+
+def test_suppressed(found: Found) -> None:
+    """A comment suppresses the rules that it names, by code or name, or all."""
+    assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore\n") == []
+    assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore[HL101, nested-loops]\n") == []
+    assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore[HL101]\n") == ["a.py:2 HL114"]

@@ -1,0 +1,148 @@
+"""The command line: what a stranger reads, and what a program reads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from homeloop.cli import main
+from homeloop.diagnosis import CODES, diagnose
+
+BOUND = 60.0
+
+
+def run(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "homeloop", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+        check=False,
+    )
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every code is listed and explained, by its code or its name."""
+    assert main(["explain"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == len(CODES)
+    for code in CODES:
+        assert main(["explain", code.code.lower()]) == 0
+        by_code = capsys.readouterr().out
+        assert main(["explain", code.kind.value]) == 0
+        assert capsys.readouterr().out == by_code
+        assert all(word in by_code for word in (code.title, "Goes wrong", "Works", "What to change"))
+
+
+def test_explain_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown code is an error that lists those that begin alike."""
+    assert main(["explain", "LOOP199"]) == 2
+    assert "LOOP101" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["check", "--help"], ["explain", "--help"], ["doctor", "--help"]]
+)
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Help says what a command is for."""
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    assert len(capsys.readouterr().out) > 200
+
+
+def test_doctor_finds_nothing(tmp_path: Path) -> None:
+    """A sound program's output and exit code are its own."""
+    (tmp_path / "app.py").write_text("import sys\nprint('hello')\nsys.exit(3)\n")
+    ended = run("doctor", "--", "python", "app.py", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "hello\n")
+    assert "exit code 3; no loop faults were found" in ended.stderr
+
+
+def test_doctor_tells(tmp_path: Path) -> None:
+    """A fault is shown as it happens and counted at the end, and decides the exit code; --json is for programs."""
+    (tmp_path / "app.py").write_text(
+        "import asyncio, threading\n"
+        "async def main():\n"
+        "    await asyncio.to_thread(asyncio.get_event_loop_policy)\n"
+        "    def job():\n"
+        "        asyncio.get_event_loop()\n"
+        "    thread = threading.Thread(target=job)\n"
+        "    thread.start()\n"
+        "    await asyncio.to_thread(thread.join)\n"
+        "asyncio.run(main())\n"
+        "print('done')\n"
+    )
+    ended = run("doctor", "--", "python", "app.py", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "done\n")
+    assert "error[LOOP202]" in ended.stderr
+    assert "LOOP202  1 x" in ended.stderr
+    ended = run("doctor", "--json", "--exit-code", "command", "--", "python", "app.py", folder=tmp_path)
+    assert ended.returncode == 0
+    finding = json.loads(ended.stdout.splitlines()[-1])
+    assert finding["finding"]["code"] == "LOOP202"
+    assert finding["finding"]["used_at"]["line"] == 5
+    assert "error[" not in ended.stderr
+
+
+def test_doctor_that_saw_nothing(tmp_path: Path) -> None:
+    """A program that could not be watched is not said to be sound."""
+    assert "it was not watched" in run("doctor", "--", "true", folder=tmp_path).stderr
+
+
+def test_doctor_without_a_program(tmp_path: Path) -> None:
+    """No command, or one that is not there, is an error that says so."""
+    assert "name a command" in run("doctor", folder=tmp_path).stderr
+    ended = run("doctor", "--", "no-such-program", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "'no-such-program' cannot be run" in ended.stderr
+
+
+def test_render_and_note() -> None:
+    """A render is plain text of one screen, or coloured; as a note it is added once and shown in the traceback."""
+
+    def ask() -> None:
+        import asyncio
+
+        asyncio.get_running_loop()
+
+    with pytest.raises(RuntimeError) as caught:
+        ask()
+    diagnosis = diagnose(caught.value, note=True)
+    assert diagnose(caught.value, note=True) == diagnosis
+    assert diagnosis is not None
+    plain = diagnosis.render()
+    assert caught.value.__notes__ == [f"\n{plain}"]
+    assert "^^^^^^^^^^^^^^^^^^^^^^^^^^ here" in plain
+    assert "\033[" not in plain
+    assert "\033[" in diagnosis.render(color=True)
+    assert len(plain.splitlines()) < 30
+    assert max(map(len, plain.splitlines())) <= 120
+
+
+def test_doctor_tells_of_lines_with_any_character(tmp_path: Path) -> None:
+    """One finding is one line, whatever separators the program's source has."""
+    (tmp_path / "program.py").write_text(
+        "import asyncio\nasync def main(): asyncio.run(asyncio.sleep(0))  # \u2028 x\nasyncio.run(main())\n",
+        "utf-8",
+    )
+    ended = run("doctor", "--json", "--", sys.executable, "program.py", folder=tmp_path)
+    (line,) = ended.stdout.splitlines()
+    assert json.loads(line)["finding"]["code"] == "LOOP201", ended.stderr
+
+
+def test_doctor_leaves_the_traceback_module_its_parameters(tmp_path: Path) -> None:
+    """Programs may name them."""
+    (tmp_path / "program.py").write_text(
+        "import traceback\nerror = ValueError('x')\n"
+        "traceback.TracebackException(exc_type=ValueError, exc_value=error, exc_traceback=None)\n"
+    )
+    assert run("doctor", "--", sys.executable, "program.py", folder=tmp_path).returncode == 0
+
+
+def test_doctor_names_a_signal_that_has_no_name(tmp_path: Path) -> None:
+    """Real-time signals have a number only."""
+    ended = run("doctor", "--", "sh", "-c", "kill -40 $$", folder=tmp_path)
+    assert "signal 40" in ended.stderr + ended.stdout

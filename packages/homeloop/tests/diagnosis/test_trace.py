@@ -1,0 +1,307 @@
+"""Tracing: faults are seen before anything fails, calls go on as they would, and nothing of it stays."""
+
+import asyncio
+import asyncio.selector_events
+import importlib
+import socket
+import sys
+import threading
+import zipfile
+import zipimport
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import homeloop
+from homeloop import Event, diagnose, trace
+from homeloop.diagnosis import from_fault
+
+BOUND = 10.0
+PATCHED = (
+    (asyncio.BaseEventLoop, ("__init__", "run_forever", "close", "create_future", "create_task", "call_soon")),
+    (asyncio.Queue, ("_wakeup_next",)),
+    (asyncio.Queue.__base__, ("_get_loop",)),
+    (asyncio.Event, ("set",)),
+    (asyncio.selector_events._SelectorSocketTransport, ("write",)),  # type: ignore[attr-defined]
+    (asyncio.tasks, ("run_coroutine_threadsafe",)),
+    (asyncio, ("run_coroutine_threadsafe",)),
+    (asyncio.runners, ("_cancel_all_tasks",)),
+)
+
+
+class Heard:
+    """An instrument that keeps the faults it hears of."""
+
+    def __init__(self) -> None:
+        self.faults: list[trace.LoopFault] = []
+
+    def notify(self, event: Event) -> None:
+        if isinstance(event, trace.LoopFault):
+            self.faults.append(event)
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    """Tracing at level 3, and what it tells."""
+    instrument = Heard()
+    remove = homeloop.add_instrument(instrument)
+    trace.enable(3)
+    yield instrument
+    trace.disable()
+    remove()
+
+
+def test_off_leaves_nothing() -> None:
+    """Asyncio's functions are the same objects again after tracing, also after two levels in a row."""
+    before = [vars(owner)[name] for owner, names in PATCHED for name in names]
+    for level in (1, 3, 2):
+        trace.enable(level)
+        assert trace.level() == level
+        assert asyncio.Event.set is not before[7]
+    trace.disable()
+    assert [vars(owner)[name] for owner, names in PATCHED for name in names] == before
+    with pytest.raises(ValueError, match="no trace level 4"):
+        trace.enable(4)
+    assert trace.level() == 0
+
+
+def test_what_others_patched_stays() -> None:
+    """A function that somebody else exchanged while tracing was on is left to them."""
+    original = asyncio.Event.set
+    trace.enable(1)
+    traced = asyncio.Event.set
+    others = lambda self: traced(self)  # noqa: E731
+    asyncio.Event.set = others  # type: ignore[method-assign, assignment]
+    try:
+        trace.disable()
+        assert asyncio.Event.set is others
+    finally:
+        asyncio.Event.set = original  # type: ignore[method-assign]
+
+
+def test_wake_up_from_a_thread(heard: Heard) -> None:
+    """Who sets an event from another thread is told where, though nothing is raised."""
+
+    async def main() -> None:
+        event = asyncio.Event()
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)
+        thread = threading.Thread(target=lambda: event.set())
+        thread.start()
+        await asyncio.to_thread(thread.join, BOUND)
+        await asyncio.wait_for(waiting, BOUND)
+
+    asyncio.run(main())
+    (fault,) = heard.faults
+    assert fault.kind == "unsafe-cross-thread"
+    assert fault.used_at is not None
+    assert "event.set()" in fault.used_at.source
+    assert fault.owner is not None
+    assert fault.owner.state == "running"
+    assert fault.owner.made_at is not None
+
+
+@pytest.mark.parametrize("touch", ["set an event", "release a semaphore", "put into a queue"])
+def test_what_is_touched_between_two_runs_of_its_loop_is_not_told_of(heard: Heard, touch: str) -> None:
+    """Nobody else runs the loop, and it looks when it runs again."""
+    loop = asyncio.new_event_loop()
+    event, semaphore, queue = asyncio.Event(), asyncio.Semaphore(0), asyncio.Queue[int]()
+    wait, act = {
+        "set an event": (event.wait, event.set),
+        "release a semaphore": (semaphore.acquire, semaphore.release),
+        "put into a queue": (queue.get, lambda: queue.put_nowait(1)),
+    }[touch]
+    try:
+        waiting = loop.create_task(wait())
+        loop.run_until_complete(asyncio.sleep(0))
+        act()
+        loop.run_until_complete(asyncio.wait_for(waiting, BOUND))
+    finally:
+        loop.close()
+    assert heard.faults == []
+
+
+def test_primitive_before_it_fails(heard: Heard) -> None:
+    """A lock of another loop is told before it refuses; the error is the same as without tracing."""
+    lock = asyncio.Lock()
+
+    async def contend() -> None:
+        async def hold() -> None:
+            async with lock:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(hold(), hold())
+
+    asyncio.run(contend())
+    with pytest.raises(RuntimeError, match="bound to a different event loop"):
+        asyncio.run(contend())
+    assert [fault.kind for fault in heard.faults] == ["primitive-rebind"]
+    assert heard.faults[0].owner is not None
+    assert heard.faults[0].owner.closed_at is not None
+
+
+def test_loop_that_waits_for_itself(heard: Heard) -> None:
+    """A loop's thread that waits for that loop is told before it waits."""
+
+    async def answer() -> int:
+        return 42
+
+    async def main() -> None:
+        future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
+        with pytest.raises(TimeoutError):
+            future.result(timeout=0)
+        assert await asyncio.wrap_future(future) == 42
+
+    asyncio.run(main())
+    assert [fault.kind for fault in heard.faults] == ["sync-bridge-deadlock"]
+
+
+def test_records_sharpen_the_diagnosis(heard: Heard) -> None:
+    """With records, a loop that never ran is told from one that ended."""
+    idle = asyncio.new_event_loop()
+    future = idle.create_future()
+
+    async def main() -> None:
+        await future
+
+    with pytest.raises(RuntimeError) as caught:
+        asyncio.run(main())
+    diagnosis = diagnose(caught.value)
+    idle.close()
+    assert diagnosis is not None
+    assert diagnosis.code == "LOOP102"
+    assert diagnosis.owner is not None
+    assert diagnosis.owner.made_at is not None
+    assert "new_event_loop()" in diagnosis.owner.made_at.source
+
+
+def test_orderly_programs_are_not_told_of(heard: Heard) -> None:
+    """Loops that end as they should, hand-overs that are done as they should: silence."""
+
+    async def work(queue: "asyncio.Queue[int]") -> int:
+        return await queue.get()
+
+    async def main() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        waiting = asyncio.create_task(work(queue))
+        await asyncio.to_thread(loop.call_soon_threadsafe, queue.put_nowait, 1)
+        assert await waiting == 1
+        assert await homeloop.arun(asyncio.sleep, 0, 2) == 2
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await loop.create_future()
+
+    asyncio.run(main())
+    asyncio.run(main())
+    assert homeloop.run(asyncio.sleep, 0, 3) == 3
+    homeloop.default_runtime().close()
+    assert heard.faults == []
+
+
+def test_clients_are_recorded(heard: Heard) -> None:
+    """A client's record tells where it was made, whether its module was loaded before tracing or after."""
+    httpx = importlib.import_module("httpx")
+
+    async def main() -> None:
+        async with httpx.AsyncClient() as client:
+            assert client is not None
+
+    asyncio.run(main())
+    assert heard.faults == []
+
+
+def test_socket_of_another_loop(heard: Heard) -> None:
+    """Writing to another loop's socket is told; closing it is left to be diagnosed as that."""
+    with socket.create_server(("127.0.0.1", 0)) as server, asyncio.Runner() as home:
+
+        async def connect() -> asyncio.StreamWriter:
+            _, writer = await asyncio.open_connection(*server.getsockname())
+            writer.write(b"sound")
+            return writer
+
+        async def use() -> None:
+            writer.write(b"misused")
+
+        writer = home.run(connect())
+        assert heard.faults == []
+        asyncio.run(use())
+        (fault,) = heard.faults
+        assert (fault.kind, fault.what.rpartition(".")[2]) == ("reuse-across-runs", "_SelectorSocketTransport")
+        assert fault.used_at is not None
+        assert fault.used_at.function.endswith(".use")
+
+        async def close() -> None:
+            writer.close()
+            await writer.wait_closed()
+
+        home.run(close())
+        assert heard.faults == [fault]
+
+
+def test_callers_at_the_highest_level(heard: Heard) -> None:
+    """Level 3 records by which of the program's own functions an object was made, and the render shows them."""
+
+    def factory() -> httpx.AsyncClient:
+        return httpx.AsyncClient()
+
+    def provide() -> httpx.AsyncClient:
+        return factory()
+
+    client = provide()
+    (made,) = [each.made_at for each in trace.traced() if each.thing is client]
+    assert made is not None
+    functions = [made.function, *(each.function for each in made.callers)]
+    assert [name.rpartition(".")[2] for name in functions[:3]] == [
+        "factory",
+        "provide",
+        "test_callers_at_the_highest_level",
+    ]
+    used = trace.LoopFault("two-live-loops", "httpx.AsyncClient", "it was tried", made, made)
+    assert f"called from {made.callers[0]}" in from_fault(used).render()
+    trace.enable(1)
+    other = provide()
+    (made,) = [each.made_at for each in trace.traced() if each.thing is other]
+    assert made is not None
+    assert made.callers == ()
+
+
+def test_modules_of_one_loader_are_imported_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    """A zip file has one loader for all its modules; those that are not watched are left alone."""
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("httpx2/__init__.py", "from httpx2 import _client\nfrom httpx2 import other")
+        made.writestr("httpx2/_client.py", "class AsyncClient: pass")
+        made.writestr("httpx2/other.py", "")
+    monkeypatch.syspath_prepend(str(archive))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "httpx2"]:
+        monkeypatch.delitem(sys.modules, name)
+    client = importlib.import_module("httpx2._client")
+    try:
+        assert type(client.__loader__) is type(client.__spec__.loader) is zipimport.zipimporter
+        one = client.AsyncClient()
+        assert any(known.thing is one for known in trace.traced())
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "httpx2"]:
+            del sys.modules[name]
+
+
+def test_a_list_of_finders_that_was_put_back_does_no_harm() -> None:
+    """Tests and plugins do so."""
+    before = list(sys.meta_path)
+    trace.enable(1)
+    sys.meta_path[:] = before
+    trace.disable()
+    assert (trace.level(), sys.meta_path) == (0, before)
+
+
+@pytest.mark.parametrize("level", ["x", "4", "true", "1.0"])
+def test_a_level_that_is_none_is_told_of(script, level: str) -> None:  # type: ignore[no-untyped-def]
+    """Or one would believe that production is traced."""
+    ended = script("import homeloop.trace; print(homeloop.trace.level())", HOMELOOP_TRACE=level)
+    assert ended.stdout == "0\n"
+    assert f"HOMELOOP_TRACE={level} is no level of tracing" in ended.stderr
