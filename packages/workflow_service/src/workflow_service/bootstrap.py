@@ -4,24 +4,24 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 
-import asyncpg
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import LoopLocal
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
-from workflow_service.gateways.postgres.connection import Connect, Connection, prepare_connection
+from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.migrator import is_migrated, migrate
+from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
 
-_COMMAND_TIMEOUT = 30.0  # seconds for one statement
+_CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
 
 @asynccontextmanager
@@ -64,19 +64,13 @@ def worker_services(settings: Settings) -> WorkerServices:
 def _connect(settings: Settings) -> Connect:
     """Lend connections of the running loop's own pool, which is closed with that loop."""
     pools = LoopLocal(
-        lambda: asyncpg.create_pool(
-            settings.database_url,
-            min_size=1,
-            max_size=settings.database_pool_size,
-            init=prepare_connection,
-            command_timeout=_COMMAND_TIMEOUT,
-        ),
+        lambda: open_pool(settings.database_url, settings.database_pool_size, settings.run_lease),
         name="database pool",
     )
 
     @asynccontextmanager
     async def connect() -> AsyncGenerator[Connection, None]:
-        async with pools() as pool, pool.acquire() as connection:
+        async with pools() as pool, lend(pool) as connection:
             yield connection
 
     return connect
@@ -84,7 +78,7 @@ def _connect(settings: Settings) -> Connect:
 
 def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
     pools = LoopLocal(
-        lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size),
+        lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
         name="checkpoint pool",
     )
 
@@ -102,13 +96,22 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:
-    schema, is_queue_reachable = await asyncio.gather(_is_migrated(connect), queue.is_reachable())
+    schema, is_queue_reachable = await asyncio.gather(_is_migrated(connect), _is_reachable(queue))
     return {"database": schema is not None, "migrations": schema is True, "queue": is_queue_reachable}
 
 
 async def _is_migrated(connect: Connect) -> bool | None:
     """Return whether the schema is right; None when the database does not answer."""
     try:
-        return await is_migrated(connect)
-    except StoreUnavailableError:
+        async with asyncio.timeout(_CHECK_TIMEOUT):
+            return await is_migrated(connect)
+    except (StoreUnavailableError, TimeoutError):
         return None
+
+
+async def _is_reachable(queue: CeleryJobQueue) -> bool:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT):
+            return await queue.is_reachable()
+    except TimeoutError:
+        return False

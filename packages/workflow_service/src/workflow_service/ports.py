@@ -180,6 +180,10 @@ class UnsupportedMediaTypeError(ServiceError):
     """An uploaded file has a format that the service cannot read."""
 
 
+class EmptyFileError(InvalidInputError):
+    """An uploaded file has no bytes."""
+
+
 class TooLargeError(ServiceError):
     """An uploaded file is larger than allowed."""
 

@@ -34,22 +34,36 @@ def test_an_upload_can_be_found_where_the_answer_says(client, server, bob):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "status"),
+    ("name", "content", "status", "kind"),
     [
-        ("a.exe", b"MZ", 415),
-        ("a.txt", b"", 422),
-        ("a.txt", b"x" * MAX_UPLOAD, 201),
-        ("a.txt", b"x" * (MAX_UPLOAD + 1), 413),
-        ("a.txt", b"x" * (MAX_UPLOAD * 3), 413),
+        ("a.exe", b"MZ", 415, "unsupported-format"),
+        ("a.txt", b"", 422, "invalid-input"),
+        ("a.txt", b"x" * (MAX_UPLOAD + 1), 413, "too-large"),
+        ("a.txt", b"x" * (MAX_UPLOAD * 3), 413, "too-large"),
     ],
 )
-def test_files_that_cannot_be_kept_are_refused(client, name, content, status):
-    """415 for the format, 413 for the size to the byte, 422 for nothing: each as a problem document."""
+def test_files_that_cannot_be_kept_are_refused(client, name, content, status, kind):
+    """415 for the format, 413 for the size to the byte, 422 for nothing: each a problem of its own type."""
     response = client.post(DOCUMENTS, files={"file": (name, content)})
     assert response.status_code == status
-    if status != 201:
-        assert response.headers["Content-Type"] == "application/problem+json"
-        assert response.json()["status"] == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert (problem["status"], problem["type"]) == (status, f"urn:problem-type:workflow-service:{kind}")
+    assert "workflow" not in problem["title"]
+
+
+def test_a_file_of_the_largest_size_is_kept(client):
+    """The limit itself is allowed."""
+    response = client.post(DOCUMENTS, files={"file": ("a.txt", b"x" * MAX_UPLOAD)})
+    assert (response.status_code, response.json()["size"]) == (201, MAX_UPLOAD)
+
+
+def test_several_files_at_once_are_refused(client):
+    """None of them is kept: which one was meant is unknown."""
+    files = [("file", ("a.txt", b"first")), ("file", ("b.txt", b"second"))]
+    response = client.post(DOCUMENTS, files=files)
+    assert (response.status_code, response.json()["type"][-15:]) == (422, "invalid-request")
+    assert "2" in response.json()["errors"][0]["message"]
 
 
 def test_an_upload_of_unknown_length_is_stopped_while_it_comes(client):

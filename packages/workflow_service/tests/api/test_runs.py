@@ -84,12 +84,12 @@ def test_a_request_of_the_wrong_shape_is_422_with_its_fields(client, body, field
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"x": ' + b"9" * 5000 + b"}", b"\xff\xfe", b'{"workflow_name": "\xff"}']
+    "body", [b"[" * 100_000, b'{"x": ' + b"9" * 5000 + b"}", b"\xfe", b'{"workflow_name": "\xff"}']
 )
 def test_a_body_that_breaks_the_parser_is_the_clients_fault(client, body):
-    """Endless nesting, endless numbers and broken UTF-8 are 4xx, never 5xx."""
+    """Endless nesting, endless numbers and broken UTF-8 are 400, as documented, never 5xx."""
     response = client.post(EXECUTE, content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code in (400, 422)
+    assert (response.status_code, response.json()["type"]) == (400, "about:blank")
     assert response.headers["Content-Type"] == "application/problem+json"
 
 

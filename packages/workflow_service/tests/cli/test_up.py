@@ -206,6 +206,71 @@ def test_unusable_keys_are_refused_without_showing_them(home: Path, command_line
     assert keys not in up.text or keys in ("[]", "{}")
 
 
+# Loaded by the interpreter before its program: presses Ctrl-C while the command line is being loaded.
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+def test_ctrl_c_in_the_first_moment_is_quiet(home: Path, command_line: Run, tmp_path: Path) -> None:
+    """Nothing has been started and nothing is to be said, least of all a traceback."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_IMPORT)
+
+    up = command_line("up", "--home", str(home), PYTHONPATH=str(tmp_path))
+
+    assert up.wait() == -signal.SIGINT
+    assert up.text == ""
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(("setting", "scheme"), [("DATABASE_URL", "postgresql"), ("BROKER_URL", "redis")])
+def test_server_that_is_not_there_is_one_line_before_anything_starts(
+    home: Path, command_line: Run, setting: str, scheme: str
+) -> None:
+    """The setting, the reason and the way out; no password, no traceback, and nothing was started."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"{scheme}://user:sesame@127.0.0.1:{nobody.getsockname()[1]}/0"
+        up = command_line("up", "--home", str(home), "--port", "0", **{setting: url})
+        assert up.wait() == 1
+    starting, error = up.text.splitlines()
+    assert starting == f"Starting on {home}"
+    assert error.startswith(f"error: {setting}={scheme}://user:***@127.0.0.1:")
+    assert "sesame" not in error
+    assert not (home / "processes").exists()
+    assert not (home / "postgresql.json").exists()
+
+
+def test_address_of_another_machine_is_an_error_that_says_so(home: Path, command_line: Run) -> None:
+    """Another port would not help."""
+    up = command_line("up", "--home", str(home), "--host", "192.0.2.1")
+
+    assert up.wait() == 1
+    assert "no address of this machine" in up.text
+    assert "--host" in up.text
+    assert "--port" not in up.text
+
+
+def test_worker_by_hand_ends_well_with_ctrl_c(home: Path, command_line: Run) -> None:
+    """Ctrl-C is how its help says to end it: the exit code is 0, and the service goes on."""
+    up = command_line("up", "--home", str(home), "--port", "0")
+    up.wait_for("Ctrl-C stops")
+    worker = command_line("worker", "--home", str(home))
+    worker.wait_for(" ready.")
+
+    worker.interrupt()
+
+    assert worker.wait() == 0
+    assert up.process.poll() is None
+
+
 def test_worker_without_a_service_is_refused(home: Path, command_line: Run) -> None:
     """There is nothing to work for; the message says what to start."""
     worker = command_line("worker", "--home", str(home))

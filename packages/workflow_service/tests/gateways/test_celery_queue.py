@@ -4,12 +4,13 @@ import asyncio
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from kombu import Connection
+from relay import relay
 
 from workflow_service import contracts
 from workflow_service.gateways import celery_queue
@@ -80,46 +81,21 @@ def test_a_broker_that_is_not_there_is_an_error(scheme, unused_tcp_port):
     asyncio.run(scenario())
 
 
-@contextmanager
-def relay(host, port):
-    """A server in front of another one; yields its port and a function that cuts every connection."""
-    pairs, threads = [], []
+@pytest.mark.needs("rabbitmq")
+def test_a_broker_that_refuses_the_login_is_an_error(rabbitmq_url):
+    """A password that was changed meanwhile delays runs as a broker does that is away; it fails no request."""
+    where = urlsplit(rabbitmq_url)
 
-    def pump(source, target):
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-    def accept():
-        with suppress(OSError):
-            while True:
-                client = server.accept()[0]
-                pair = (client, socket.create_connection((host, port)))
-                pairs.append(pair)
-                for source, target in (pair, pair[::-1]):
-                    threads.append(threading.Thread(target=pump, args=(source, target)))
-                    threads[-1].start()
-
-    def cut():
-        for end in (end for pair in pairs for end in pair):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        accepting = threading.Thread(target=accept)
-        accepting.start()
+    async def scenario():
+        queue = CeleryJobQueue(f"amqp://{where.username}:sesame@{where.hostname}:{where.port or 5672}//")
         try:
-            yield server.getsockname()[1], cut
+            assert not await queue.is_reachable()
+            with pytest.raises(QueueUnavailableError, match="ACCESS_REFUSED"):
+                await queue.enqueue(uuid4())
         finally:
-            server.shutdown(socket.SHUT_RDWR)
-            accepting.join(10)
-            cut()
-            for thread in threads:
-                thread.join(10)
-            for end in (end for pair in pairs for end in pair):
-                end.close()
+            await queue.aclose()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -136,17 +112,17 @@ def test_a_connection_that_has_gone_stale_is_replaced(request, broker, standard_
     host, port = parts.hostname, parts.port or standard_port
     user = f"{parts.username}:{parts.password}@" if parts.username else ""
 
-    async def scenario(relay_port, cut):
-        queue = CeleryJobQueue(f"{parts.scheme}://{user}127.0.0.1:{relay_port}{parts.path}")
+    async def scenario(between):
+        queue = CeleryJobQueue(f"{parts.scheme}://{user}127.0.0.1:{between.port}{parts.path}")
         try:
             await queue.enqueue(uuid4())
-            cut()
+            between.cut()
             await queue.enqueue(uuid4())
         finally:
             await queue.aclose()
 
-    with relay(host, port) as (relay_port, cut):
-        asyncio.run(scenario(relay_port, cut))
+    with relay(host, port) as between:
+        asyncio.run(scenario(between))
     take_all(url, queue_name, 2)
 
 

@@ -18,7 +18,8 @@ def test_it_closes_its_connections_though_its_own_tasks_were_cancelled_before(
     """asyncio.run, as every owner of a loop, cancels the pool's workers before the pool can be closed."""
     application = f"checkpoints-{uuid4().hex}"
     pools = LoopLocal(
-        lambda: open_checkpoint_pool(f"{database}?application_name={application}", 3), name="checkpoints"
+        lambda: open_checkpoint_pool(f"{database}?application_name={application}", 3, lease=30.0),
+        name="checkpoints",
     )
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
 

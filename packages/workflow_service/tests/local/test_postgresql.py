@@ -18,6 +18,7 @@ import asyncpg
 import psutil
 import pytest
 
+from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool
 from workflow_service.local.binaries import is_readable_by_all, wheel_programs
 from workflow_service.local.children import Child
 from workflow_service.local.errors import ChildDiedError, DatabaseError
@@ -25,6 +26,7 @@ from workflow_service.local.home import Home
 from workflow_service.local.os_user import database_user
 from workflow_service.local.postgresql import PostgreSQL, Server, kept_cluster
 from workflow_service.local.supervisor import Supervisor
+from workflow_service.ports import StoreUnavailableError
 
 from .conftest import DEADLINE, Supervised, eventually, lives
 
@@ -313,3 +315,57 @@ def test_ordinary_user_needs_nothing_of_root() -> None:
     finally:
         supervised.close()
         shutil.rmtree(place)
+
+
+def test_a_worker_frozen_while_it_writes_a_checkpoint_gives_its_locks_free(home: Home) -> None:
+    """It writes in a pipeline, where the server sees no idle transaction; the release that is embedded ends it."""
+
+    async def main() -> None:
+        async with running(home) as (_, server), connected(server) as other:
+            await other.execute("CREATE SCHEMA workflow")
+            with pytest.raises(StoreUnavailableError):  # noqa: PT012  one block is one statement
+                async with (
+                    open_checkpoint_pool(server.url, 1, 0.3) as pool,
+                    pool.connection() as connection,
+                    connection.pipeline(),
+                ):
+                    locked = await connection.execute("SELECT pg_advisory_xact_lock(1)")
+                    await locked.fetchone()  # the pipeline is open, and so is its transaction
+                    await other.execute("SELECT pg_advisory_lock(1)", timeout=DEADLINE)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"place": 1, "superuser_password": "", "password": ""}'])
+def test_damaged_file_of_the_home_is_named(home: Home, text: str) -> None:
+    """The error says which file it is and what to do; the file stays as it is."""
+    file = home.path / "postgresql.json"
+    file.write_text(text)
+    try:
+        with home.locked(), pytest.raises(DatabaseError, match=r"postgresql\.json does not say"):
+            asyncio.run(_prepare(home))
+        assert file.read_text() == text
+    finally:
+        file.unlink()
+
+
+async def _prepare(home: Home) -> None:
+    async with Supervisor(home) as supervisor:
+        PostgreSQL(supervisor)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's databases lie outside of their homes")
+def test_database_of_root_is_noted_with_its_home_and_forgotten_with_it(home: Home) -> None:
+    """So a later start knows whose it was."""
+
+    async def main() -> None:
+        async with running(home):
+            pass
+
+    asyncio.run(main())
+    cluster = kept_cluster(home)
+    assert cluster is not None
+    note = cluster.place.with_name(f"{cluster.place.name}.home")
+    assert json.loads(note.read_text())["home"] == str(home.path)
+    cluster.remove()
+    assert not note.exists()

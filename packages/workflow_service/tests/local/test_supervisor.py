@@ -137,6 +137,20 @@ def test_dying_child_ends_everything_and_shows_its_log(home: Home, supervise: Su
     assert not lives(other)
 
 
+def test_what_rests_on_a_database_that_died_is_stopped_in_haste(home: Home, supervise: Supervise) -> None:
+    """Without PostgreSQL nobody can finish anything: nobody is given the hour that finishing may take."""
+    slow = f"NAME = 'slow'\n{POLITE.replace('sys.exit(0)', 'pass')}"
+    supervised = supervise({"name": "slow", "code": slow, "bound": 3600}, postgresql=True)
+    pids = supervised.told("pids")
+    wait_up(home, "slow")
+
+    os.kill(pids["PostgreSQL"], signal.SIGKILL)
+
+    assert f"PostgreSQL (process {pids['PostgreSQL']}) was ended by SIGKILL" in _error(supervised)["error"]
+    assert supervised.wait() == 1
+    assert not lives(pids["slow"])
+
+
 def test_child_killed_by_a_signal_is_named_so(supervise: Supervise) -> None:
     """The message names the signal that ended a child."""
     supervised = supervise(polite("victim"))

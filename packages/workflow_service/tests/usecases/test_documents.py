@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_service.ports import InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+from workflow_service.ports import EmptyFileError, TooLargeError, UnsupportedMediaTypeError
 from workflow_service.usecases.documents import display_name, media_type_of, upload_document
 from workflow_service.usecases.samples import list_samples, read_sample
 
@@ -25,6 +25,9 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
         ("  two   words .md", "two words .md"),
         ("", "document"),
         ("/", "document"),
+        (" .txt", "document.txt"),
+        (".PDF", "document.PDF"),
+        (".profile", ".profile"),
         ("x" * 300 + ".pdf", "x" * 196 + ".pdf"),
         ("Vertra\u0308ge.pdf", "Vertr\u00e4ge.pdf"),
     ],
@@ -64,7 +67,7 @@ def test_an_unknown_format_is_refused(name, content_type):
         media_type_of(name, content_type)
 
 
-@pytest.mark.parametrize(("content", "error"), [(b"", InvalidInputError), (b"123456", TooLargeError)])
+@pytest.mark.parametrize(("content", "error"), [(b"", EmptyFileError), (b"123456", TooLargeError)])
 def test_empty_and_too_large_files_are_refused(content, error):
     """Nothing is written for them."""
     with pytest.raises(error):

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from workflow_service.ports import (
+    EmptyFileError,
     IdempotencyConflictError,
     InvalidInputError,
     ServiceError,
@@ -21,6 +22,7 @@ from workflow_service.ports import (
 
 _STATUS_AND_KIND: Mapping[type[ServiceError], tuple[int, str, str]] = {
     InvalidInputError: (422, "invalid-input", "The workflow cannot run on this input"),
+    EmptyFileError: (422, "invalid-input", "The file is empty"),
     WorkflowError: (422, "invalid-input", "The workflow cannot run on this input"),
     IdempotencyConflictError: (409, "idempotency-key-reused", "The idempotency key belongs to another request"),
     TooLargeError: (413, "too-large", "The file is too large"),
@@ -69,7 +71,8 @@ async def _http_problem(_request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     title = _TITLES.get(error.status_code, "Error")
     detail = error.detail if error.detail != title else ""
-    return ProblemResponse(error.status_code, title, detail, headers=error.headers)
+    kind = _KINDS.get(error.status_code)
+    return ProblemResponse(error.status_code, title, detail, kind=kind, headers=error.headers)
 
 
 async def _validation_problem(_request: Request, error: Exception) -> ProblemResponse:
@@ -110,3 +113,4 @@ _TITLES: Mapping[int, str] = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
 }
+_KINDS: Mapping[int, str] = {413: "too-large"}  # the body as a whole: the same problem as a file, found earlier

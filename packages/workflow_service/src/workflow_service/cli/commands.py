@@ -16,10 +16,13 @@ import platformdirs
 from workflow_service.cli.client import ApiError, ServiceClient
 from workflow_service.cli.view import View
 from workflow_service.domain.run import EventKind
+from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
 from workflow_service.local.home import Home, read_api_keys
+from workflow_service.local.postgresql import remove_abandoned_databases
 from workflow_service.local.service import Connection, Options, become_worker, run_service
 from workflow_service.local.temporary import temporary_home
+from workflow_service.local.worker_keeper import WorkerDeath
 
 _WORKFLOW = "contract_analysis"
 _SAMPLE = "mutual-nda.pdf"
@@ -62,7 +65,8 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
     API or PostgreSQL ends by itself, everything is stopped and the exit code is 1. If the worker is killed, the
     service stays and says how to start another; if it ends with an error, it is started again. Run as root,
     PostgreSQL runs as the system user workflow-service, made if absent, and the database lies in
-    /var/lib/workflow-service; the home's file postgresql.json says where.
+    /var/lib/workflow-service; the home's file postgresql.json says where. One whose home is gone is named at the
+    next start, and removed by the first start a day later.
 
     \b
     Environment:
@@ -84,8 +88,14 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
     def start() -> None:
         options = replace(_options_from_environment(), host=host, port=port, concurrency=concurrency)
         kept = Home.open(home)
+        for database in remove_abandoned_databases():
+            view.abandoned(database)
         view.say(f"Starting on {kept.path}")
-        asyncio.run(run_service(kept, options, serve, lambda death: view.worker_died(death, str(kept.path))))
+
+        def worker_died(death: WorkerDeath) -> None:
+            view.worker_died(death, str(kept.path))
+
+        asyncio.run(run_service(kept, options, serve, worker_died, lambda: _check_servers(options)))
 
     _exit_with(view, start, stopped=lambda number: 0)
 
@@ -147,9 +157,23 @@ def _exit_with(view: View, start: Callable[[], None], stopped: Callable[[int], i
     except StopRequestedError as exc:
         view.say(f"Stopped after {signal.Signals(exc.signal_number).name}.")
         sys.exit(stopped(exc.signal_number))
+    except KeyboardInterrupt:  # before or after the supervisor listens to signals
+        view.say(f"Stopped after {signal.SIGINT.name}.")
+        sys.exit(stopped(signal.SIGINT))
     except LocalError as exc:
         view.error(exc)
         sys.exit(1)
+
+
+async def _check_servers(options: Options) -> None:
+    """Raise LocalError if a server that the user chose cannot be used."""
+    try:
+        if options.database_url is not None:
+            await check_database(options.database_url)
+        if options.broker_url is not None:
+            await check_broker(options.broker_url)
+    except UnusableServerError as exc:
+        raise LocalError(str(exc)) from exc
 
 
 def _options_from_environment() -> Options:

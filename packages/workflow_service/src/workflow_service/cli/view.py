@@ -1,5 +1,6 @@
 """What the command line shows: addresses, progress, findings, errors."""
 
+import math
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from workflow_service.domain.contract import Finding, Severity
 from workflow_service.domain.run import JsonObject
+from workflow_service.local.abandoned import AbandonedDatabase
 from workflow_service.local.errors import LocalError, log_tail
 from workflow_service.local.service import Connection
 from workflow_service.local.worker_keeper import WorkerDeath
@@ -41,6 +43,15 @@ class View:
     def warn(self, line: str) -> None:
         """Show one line that needs attention."""
         self.err.print(Text(line, style="bold yellow"), soft_wrap=True)
+
+    def abandoned(self, database: AbandonedDatabase) -> None:
+        """Say that a database without a home has been removed, or will be."""
+        what = f"the database of {database.home}, which is gone ({database.place}, {database.size / 1e6:.0f} MB)"
+        if database.kept_for:
+            hours = math.ceil(database.kept_for / 3600)
+            self.say(f"Kept for {hours} h more, should that home come back: {what}")
+        else:
+            self.say(f"Removed {what}")
 
     def serving(self, connection: Connection) -> None:
         """Show where the service is and how to get in."""

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
-from kombu.exceptions import KombuError
 
 from workflow_service.contracts import EXECUTE_RUN, QUEUE
 from workflow_service.ports import QueueUnavailableError
@@ -17,7 +16,6 @@ _SOCKET_TIMEOUT = (
 )
 _SEND_TIMEOUT = 10.0  # seconds for a send as a whole: a stale connection is replaced once
 _THREADS = 4
-_BROKER_AWAY = (OSError, KombuError)
 _FILE_BROKER = "safefs://"
 
 
@@ -44,12 +42,22 @@ class CeleryJobQueue:
         await self._call(self._send, str(run_id))
 
     async def is_reachable(self) -> bool:
-        """Return whether the broker answers."""
+        """Return whether the broker lets us in."""
         try:
-            await self._call(self._connect)
+            await self.check()
         except QueueUnavailableError:
             return False
         return True
+
+    async def check(self) -> None:
+        """Log in to the broker.
+
+        Raises:
+            QueueUnavailableError: It did not let us in; the cause is the broker library's own error.
+
+        Cancellation: as `enqueue`.
+        """
+        await self._call(self._connect)
 
     async def aclose(self) -> None:
         """End the threads and close the connections to the broker. The queue cannot be used afterwards.
@@ -62,7 +70,7 @@ class CeleryJobQueue:
         try:
             async with asyncio.timeout(_SEND_TIMEOUT):
                 await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
-        except _BROKER_AWAY as error:
+        except Exception as error:  # a refused login and a full memory are of classes of each library's own
             reason = str(error) or type(error).__name__
             raise QueueUnavailableError(
                 f"the broker did not take the message ({reason}); check BROKER_URL and its server"

@@ -16,7 +16,9 @@ from workflow_service.local.home import Home
 from workflow_service.local.os_user import OsUser
 from workflow_service.local.records import ProcessRecord, Stopping
 
-_HASTENED = 1.0  # seconds a signal is given once the user has lost patience
+HASTENED = 1.0
+"""Seconds a signal is given once the user has lost patience, or there is nothing left to wait for."""
+
 _KILL_BOUND = 10.0  # seconds the kernel may take to end a process after SIGKILL
 
 
@@ -120,7 +122,7 @@ class Child:
         try:
             await asyncio.wait({ended, hurry}, timeout=bound, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                await asyncio.wait({ended}, timeout=min(bound, _HASTENED) if hurry.done() else 0)
+                await asyncio.wait({ended}, timeout=min(bound, HASTENED) if hurry.done() else 0)
         finally:
             ended.cancel()
             hurry.cancel()

@@ -16,6 +16,7 @@ import asyncpg
 import psutil
 
 from workflow_service.local import binaries
+from workflow_service.local.abandoned import AbandonedDatabase, forget_home, note_home, remove_abandoned
 from workflow_service.local.children import Child, Command
 from workflow_service.local.errors import DatabaseError
 from workflow_service.local.home import Home, write_private
@@ -78,15 +79,34 @@ class Cluster:
     def remove(self) -> None:
         """Delete the data; the server must have stopped."""
         shutil.rmtree(self.place, ignore_errors=True)
+        forget_home(self.place)
 
 
 def kept_cluster(home: Home) -> Cluster | None:
-    """Return the cluster a home has; None if it has none yet."""
+    """Return the cluster a home has; None if it has none yet.
+
+    Raises:
+        DatabaseError: The file that tells is damaged.
+    """
+    file = home.path / _FILE
     try:
-        kept = json.loads((home.path / _FILE).read_text())
+        kept = json.loads(file.read_text())
+        return Cluster(Path(kept["place"]), str(kept["superuser_password"]), str(kept["password"]))
     except FileNotFoundError:
         return None
-    return Cluster(Path(kept["place"]), kept["superuser_password"], kept["password"])
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise DatabaseError(
+            f"{file} does not say where the database lies and what its passwords are; put it back from a copy, "
+            "or choose a new home with --home DIR to start with an empty database"
+        ) from exc
+
+
+def remove_abandoned_databases() -> list[AbandonedDatabase]:
+    """Remove root's databases whose homes have been gone for a day; return all whose homes are gone.
+
+    For users other than root there are none: their databases lie in their homes.
+    """
+    return remove_abandoned(_ROOT_STATE, _FILE) if os.geteuid() == 0 else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +154,8 @@ class PostgreSQL:
         """
         self._check_version()
         await self._end_leftover()
+        if self._user is not None:
+            note_home(self.cluster.place, self._supervisor.home.path)
         if not self.cluster.data.exists():
             await self._initialise()
         for _ in range(_PORT_ATTEMPTS - 1):

@@ -94,8 +94,7 @@ async def end_recorded(home: Home, *, besides: Collection[int] = (), patience: f
         if process is not None:
             await end_process(process, tuple((number, min(bound, patience)) for number, bound in record.stopping))
         for member in members:
-            with suppress(psutil.Error):
-                member.kill()
+            await end_process(member, ())
         if process is not None or members:
             ended.append(record)
     for file in home.processes.glob("*.json"):

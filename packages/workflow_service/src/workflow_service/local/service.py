@@ -1,6 +1,7 @@
 """The whole service on one machine: PostgreSQL, worker and API of one home, started in this order."""
 
 import asyncio
+import errno
 import json
 import os
 import shlex
@@ -177,6 +178,7 @@ async def run_service(
     options: Options,
     use: Callable[[Connection], Awaitable[T]],
     on_worker_death: Callable[[WorkerDeath], None] | None = None,
+    check: Callable[[], Awaitable[None]] | None = None,
 ) -> T:
     """Start the service on a home, run ``use`` on it, stop everything, and return what ``use`` returned.
 
@@ -186,6 +188,7 @@ async def run_service(
         use: Gets the connection once the service is ready; cancelled when something ends the service.
         on_worker_death: Called when the worker ends by itself; after an error it is started again. Without this,
             its end ends the service.
+        check: Awaited before anything is started; what it raises is raised.
 
     Raises:
         LocalError: What kept the service from starting or running; StopRequestedError after a signal.
@@ -197,6 +200,8 @@ async def run_service(
                 service = LocalService(supervisor, options)
 
                 async def body() -> T:
+                    if check is not None:
+                        await check()
                     try:
                         return await use(await service.start(on_worker_death))
                     finally:
@@ -258,9 +263,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as exc:
         listener.close()
-        raise LocalError(
-            f"cannot listen on {host} port {port}: {exc.strerror}; choose another with --port (0 takes a free one)"
-        ) from exc
+        advice = (
+            "it is no address of this machine; choose another with --host"
+            if exc.errno == errno.EADDRNOTAVAIL
+            else f"{exc.strerror}; choose another with --port (0 takes a free one)"
+        )
+        raise LocalError(f"cannot listen on {host} port {port}: {advice}") from exc
     return listener
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from workflow_service.local.children import Child, Command
+from workflow_service.local.children import HASTENED, Child, Command
 from workflow_service.local.errors import ChildDiedError, StopRequestedError
 from workflow_service.local.home import Home
 from workflow_service.local.records import end_recorded
@@ -29,6 +29,7 @@ class Supervisor:
         self.home = home
         self._children: list[Child] = []
         self._vital: dict[Child, Callable[[Child], None] | None] = {}
+        self._foundations: set[Child] = set()
         self._hasten = asyncio.Event()
         self._ending: asyncio.Future[None] | None = None
         self._signals: list[signal.Signals] = []
@@ -78,8 +79,13 @@ class Supervisor:
         return child
 
     def make_vital(self, child: Child) -> None:
-        """From now on, the child's end ends ``run``, also if it has just happened."""
+        """From now on, the child's end ends ``run``, also if it has just happened.
+
+        What was started after it rests on it: without it the others have nothing to finish, and are stopped in
+        haste.
+        """
         self._vital[child] = None
+        self._foundations.add(child)
         if child.returncode is not None and not child.is_stopping:
             self._report(child)
 
@@ -142,11 +148,14 @@ class Supervisor:
                 self._children.remove(child)  # nothing is left to stop, and its pid may soon be somebody else's
             on_death(child)
         elif self._ending is not None and not self._ending.done():
+            if child in self._foundations:
+                self._hasten.set()
             self._ending.set_exception(ChildDiedError(f"{child.obituary()} unexpectedly", child.command.log))
 
     async def _stop_all(self) -> None:
         started = {child.pid for child in self._children}
-        await end_recorded(self.home, besides=started, patience=_STRANGER_PATIENCE)
+        patience = HASTENED if self._hasten.is_set() else _STRANGER_PATIENCE
+        await end_recorded(self.home, besides=started, patience=patience)
         for child in reversed(self._children):
             await child.stop(self._hasten)
 

@@ -6,10 +6,10 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from workflow_service.local.errors import HomeBusyError
+from workflow_service.local.errors import DatabaseError, HomeBusyError
 from workflow_service.local.home import Home
 from workflow_service.local.postgresql import kept_cluster
 from workflow_service.local.records import end_recorded
@@ -54,7 +54,8 @@ async def _sweep() -> None:
 
 
 def _remove(home: Home) -> None:
-    cluster = kept_cluster(home)
-    if cluster is not None:
-        cluster.remove()
+    with suppress(DatabaseError):  # its file is damaged; a database elsewhere is found as abandoned
+        cluster = kept_cluster(home)
+        if cluster is not None:
+            cluster.remove()
     shutil.rmtree(home.path, ignore_errors=True)

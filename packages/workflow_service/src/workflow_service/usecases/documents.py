@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from workflow_service.domain.document import MEDIA_TYPES, Document
-from workflow_service.ports import DocumentStore, InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+from workflow_service.ports import DocumentStore, EmptyFileError, TooLargeError, UnsupportedMediaTypeError
 
 _MAX_NAME = 200  # characters
 
@@ -23,14 +23,14 @@ async def upload_document(
     Raises:
         UnsupportedMediaTypeError: Neither the ending nor the content type names a format that can be read.
         TooLargeError: The file has more than ``max_bytes`` bytes.
-        InvalidInputError: The file is empty.
+        EmptyFileError: The file is empty.
     """
     name = display_name(filename)
     media_type = media_type_of(name, content_type)
     if len(content) > max_bytes:
         raise TooLargeError(f"{name!r} has {len(content)} bytes; at most {max_bytes} are allowed")
     if not content:
-        raise InvalidInputError(f"{name!r} is empty")
+        raise EmptyFileError(f"{name!r} has no bytes")
     return await documents.save(user_id, name, media_type, content)
 
 
@@ -55,4 +55,5 @@ def display_name(filename: str) -> str:
     if len(name) > _MAX_NAME:
         ending = PurePosixPath(name).suffix[:20]
         name = name[: _MAX_NAME - len(ending)] + ending
-    return name or "document"
+    # A name that is an ending alone says how to read the file, and nothing to whoever looks for it.
+    return f"document{name}" if not name or name.lower() in MEDIA_TYPES else name

@@ -3,9 +3,11 @@
 import os
 import socket
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from celery import Celery
+from celery import Celery, bootsteps
+from celery.worker import state
 
 from homeloop import bind_callback
 from homeloop.adapters.celery import install
@@ -16,6 +18,15 @@ from workflow_service.settings import Settings
 from workflow_service.usecases.execution import execute_run
 
 __all__ = ("app",)
+
+
+class EndsWell(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
+    """Lets a worker that was asked to stop exit with 0: Celery does so after SIGTERM, but not after Ctrl-C."""
+
+    def stop(self, parent: Any) -> None:  # Any: likewise
+        """Correct the exit code of the worker, unless it tells of an error: then nobody has asked to stop."""
+        if state.should_stop not in (None, False):
+            parent.exitcode = 0
 
 
 def create_app(settings: Settings) -> Celery:
@@ -34,6 +45,7 @@ def create_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
     )
+    app.steps["worker"].add(EndsWell)  # pyright: ignore[reportOptionalSubscript]
     install(app)
     services = worker_services(settings)
 

@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException, Response, UploadFile
+from fastapi import APIRouter, Depends, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services, UploadSlots
@@ -14,7 +15,15 @@ from workflow_service.usecases.samples import list_samples, read_sample
 router = APIRouter(tags=["documents"])
 
 
-@router.post("/documents", status_code=201)
+async def _one_file(request: Request) -> None:
+    """Refuse a form with several files: of fields with one name, FastAPI gives a route the last."""
+    count = len((await request.form()).getlist("file"))
+    if count > 1:
+        fault = {"loc": ("body", "file"), "msg": f"One file at a time, these are {count}", "type": "too_long"}
+        raise RequestValidationError([fault])
+
+
+@router.post("/documents", status_code=201, dependencies=[Depends(_one_file)])
 async def upload(
     file: UploadFile, user_id: User, services: Services, slots: UploadSlots, response: Response
 ) -> DocumentView:

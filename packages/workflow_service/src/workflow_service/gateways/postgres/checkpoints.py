@@ -16,15 +16,26 @@ from workflow_service.ports import StoreUnavailableError
 _Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 _LOCK = 7_094_823_517_160_043  # beside the migrator's
+_SET_UP_POLL = 0.05  # seconds
 _OPEN_TIMEOUT = 30.0  # seconds for the first connection
+_SEARCH_PATH = "SET search_path TO workflow"
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 """What LangGraph asks of a connection. Any: psycopg types each option by itself."""
+
+# A worker that is frozen while it writes a checkpoint holds locks that the next one would wait for. It writes in
+# a pipeline, where the server sees no transaction that is idle: transaction_timeout ends it, which PostgreSQL has
+# from 17 on. lock_timeout, for older ones, lets the next worker fail instead of waiting for ever.
+_BOUND_WAITING = """
+SELECT set_config(name, %s, false) FROM pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'lock_timeout', 'transaction_timeout')
+"""
 
 
 class CheckpointPool(_Pool):
     """A pool whose connections report the loss of the database as the rest of the service does."""
 
-    def __init__(self, dsn: str, max_size: int) -> None:
+    def __init__(self, dsn: str, max_size: int, lease: float) -> None:
+        self._waits = f"{max(1, round(lease * 1000))}ms"
         self._alive: WeakSet[AsyncConnection[DictRow]] = WeakSet()
         super().__init__(
             dsn,
@@ -54,7 +65,8 @@ class CheckpointPool(_Pool):
 
     async def _prepare(self, connection: AsyncConnection[DictRow]) -> None:
         self._alive.add(connection)
-        await connection.execute("SET search_path TO workflow")
+        await connection.execute(_SEARCH_PATH)
+        await connection.execute(_BOUND_WAITING, (self._waits,))
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[DictRow]]:
@@ -69,19 +81,20 @@ class CheckpointPool(_Pool):
 
 
 @asynccontextmanager
-async def open_checkpoint_pool(dsn: str, max_size: int) -> AsyncGenerator[CheckpointPool, None]:
+async def open_checkpoint_pool(dsn: str, max_size: int, lease: float) -> AsyncGenerator[CheckpointPool, None]:
     """Open a pool of at most ``max_size`` connections on the running loop, with LangGraph's tables in place.
 
-    The schema ``workflow`` must exist. Any number of processes may do this at once.
+    The schema ``workflow`` must exist. Any number of processes may do this at once. ``lease`` is how many seconds
+    a transaction may last, and how long it may wait for a lock: a run whose worker is frozen in one is lost.
 
     Raises:
         StoreUnavailableError: The database did not answer within 30 s.
     """
-    pool = CheckpointPool(dsn, max_size)
+    pool = CheckpointPool(dsn, max_size, lease)
     try:
         with _translated():
             await pool.open(wait=True, timeout=_OPEN_TIMEOUT)
-            await _set_up(dsn, pool)
+            await _set_up(dsn)
         yield pool
     finally:
         await pool.close()
@@ -104,9 +117,18 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailableError(message) from error
 
 
-async def _set_up(dsn: str, pool: CheckpointPool) -> None:
+async def _is_ours(connection: AsyncConnection[DictRow]) -> bool:
+    row = await (await connection.execute("SELECT pg_try_advisory_lock(%s) AS ours", (_LOCK,))).fetchone()
+    return row is not None and bool(row["ours"])
+
+
+async def _set_up(dsn: str) -> None:
     # LangGraph's set-up is not safe against itself, and it must not run in a transaction (it builds
-    # indexes concurrently): so a lock of the session, on a connection of its own.
-    async with await AsyncConnection.connect(dsn, autocommit=True) as guard:
-        await guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        await AsyncPostgresSaver(pool).setup()
+    # indexes concurrently): so a lock of the session. On a connection of its own, which may take its time.
+    async with await AsyncConnection[DictRow].connect(dsn, **_CONNECTION) as connection:
+        # Asked for again and again: an index is built when all statements have ended, the one that waits for
+        # the lock among them, and PostgreSQL ends that as a deadlock.
+        while not await _is_ours(connection):  # noqa: ASYNC110 - the others are other processes
+            await asyncio.sleep(_SET_UP_POLL)
+        await connection.execute(_SEARCH_PATH)
+        await AsyncPostgresSaver(connection).setup()

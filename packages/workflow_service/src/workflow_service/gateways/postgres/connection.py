@@ -25,6 +25,7 @@ _CONNECTION_LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or an operator ended the session
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in a transaction
 )
 
 _ALSO_LOST = (
@@ -81,13 +82,12 @@ async def open_session(connect: Connect) -> AsyncIterator[Connection]:
         async with connect() as connection:
             yield connection
     except _CONNECTION_LOST as error:
-        raise _unavailable(error) from error
+        raise _unavailable(str(error) or type(error).__name__) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if not any(words in str(error) for words in _ALSO_LOST):
             raise
-        raise _unavailable(error) from error
+        raise _unavailable("the server ended the session") from error
 
 
-def _unavailable(error: Exception) -> StoreUnavailableError:
-    reason = str(error) or type(error).__name__
+def _unavailable(reason: str) -> StoreUnavailableError:
     return StoreUnavailableError(f"the database did not answer ({reason}); check DATABASE_URL and its server")

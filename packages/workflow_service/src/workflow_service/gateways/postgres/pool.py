@@ -1,0 +1,71 @@
+"""Connections to PostgreSQL, with a bound on whatever either side could wait for."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+
+from workflow_service.gateways.postgres.connection import Connection, prepare_connection
+
+if TYPE_CHECKING:
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+else:
+    Pool: TypeAlias = asyncpg.Pool
+
+# A server that takes connections and never says a word (its machine hangs) is noticed by these alone.
+_CONNECT_TIMEOUT = 10.0  # seconds, for a new connection
+_ACQUIRE_TIMEOUT = 10.0  # seconds, for a free connection of the pool or a new one
+_COMMAND_TIMEOUT = 15.0  # seconds, for one statement
+_SESSION_TIMEOUT = 20.0  # seconds, for all statements; ROLLBACK after a time-out has no bound in asyncpg
+_RELEASE_TIMEOUT = 1.0  # seconds, to make a connection fit for the next borrower
+
+_logger = logging.getLogger(__name__)
+
+
+def open_pool(dsn: str, max_size: int, lease: float) -> Pool:
+    """Return a pool of at most ``max_size`` connections, to be entered on the loop that will use it.
+
+    Args:
+        dsn: The database.
+        max_size: Connections at most.
+        lease: Seconds after which the server ends a connection whose owner fell silent in a transaction. A
+            worker that is frozen there holds the lock on its run's row; nobody else could take the run, however
+            long its lease is over.
+    """
+    milliseconds = str(max(1, round(lease * 1000)))
+    return asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=max_size,
+        init=prepare_connection,
+        timeout=_CONNECT_TIMEOUT,
+        command_timeout=_COMMAND_TIMEOUT,
+        server_settings={
+            "idle_in_transaction_session_timeout": milliseconds,
+            "tcp_user_timeout": milliseconds,  # frozen with an answer on its way that fills the socket
+        },
+    )
+
+
+@asynccontextmanager
+async def lend(pool: Pool) -> AsyncGenerator[Connection, None]:
+    """Lend a connection of ``pool`` for the body, which has 20 s.
+
+    Raises:
+        TimeoutError: No connection was to be had within 10 s, or the body took longer than its time.
+
+    Cancellation: takes at most a second; a connection whose statement cannot be cancelled by then is closed.
+    """
+    connection = await pool.acquire(timeout=_ACQUIRE_TIMEOUT)
+    try:
+        async with asyncio.timeout(_SESSION_TIMEOUT):
+            yield connection
+    finally:
+        try:
+            await pool.release(connection, timeout=_RELEASE_TIMEOUT)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # The pool has closed it. What the body did stands: its outcome is not to be lost for this.
+            _logger.warning("a database connection was closed: %r", error)
