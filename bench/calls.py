@@ -2,7 +2,8 @@
 What does it cost a sync caller to run a trivial coroutine on a loop that is not its own?
 
 Peers run side by side in one process, in interleaved rounds, so that a busy machine slows all of
-them. Ratios are to ``run_coroutine_threadsafe(...).result()``, the hand-written way.
+them. Ratios are to ``run_coroutine_threadsafe(...).result()``, the hand-written way; a ratio is the
+median of the rounds' ratios, because what disturbs a whole round disturbs its neighbours, too.
 
 Usage: python bench/calls.py [--rounds N] [--json FILE]
 """
@@ -39,8 +40,8 @@ def loop_thread(factory: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.Abs
     return loop
 
 
-def floors() -> dict[str, Call]:
-    """What no bridge can go below."""
+def wake_ups() -> dict[str, Call]:
+    """What it costs to wake another thread and to be woken by it, and nothing else."""
     ping, pong = allocate_lock(), allocate_lock()
     ping.acquire(), pong.acquire()
 
@@ -62,7 +63,30 @@ def floors() -> dict[str, Call]:
         loop.call_soon_threadsafe(done.release)
         done.acquire()
 
-    return {"floor: lock ping-pong": lock_ping_pong, "floor: call_soon_threadsafe": call_soon_threadsafe}
+    return {
+        "wake-ups: locks": lock_ping_pong,
+        "wake-ups: call_soon_threadsafe, lock": call_soon_threadsafe,
+        **_descriptors(),
+    }
+
+
+def _descriptors() -> dict[str, Call]:
+    if not hasattr(os, "eventfd"):
+        return {}
+    ping, pong = os.eventfd(0), os.eventfd(0)
+
+    def answer() -> None:
+        while True:
+            os.eventfd_read(ping)
+            os.eventfd_write(pong, 1)
+
+    threading.Thread(target=answer, daemon=True).start()
+
+    def descriptor_ping_pong() -> None:
+        os.eventfd_write(ping, 1)
+        os.eventfd_read(pong)
+
+    return {"wake-ups: descriptors": descriptor_ping_pong}
 
 
 def bridges() -> dict[str, Call]:
@@ -190,37 +214,40 @@ def inside_a_loop(call: Call) -> list[float]:
 MODES = {"1 caller": one_caller, "8 callers": eight_callers, "1 caller inside a loop": inside_a_loop}
 
 
-def measure(rounds: int) -> dict[str, dict[str, tuple[float, float]]]:
-    """Median and 99th percentile in microseconds, by mode and peer."""
-    calls = {**floors(), **bridges()}
-    table: dict[str, dict[str, tuple[float, float]]] = {}
+Row = tuple[float, float, float]
+"""A peer's median and 99th percentile in microseconds, and its ratio to the baseline."""
+
+
+def measure(rounds: int) -> dict[str, dict[str, Row]]:
+    """The rows by mode and peer."""
+    calls = {**wake_ups(), **bridges()}
+    table: dict[str, dict[str, Row]] = {}
     for mode, run in MODES.items():
-        peers = calls if mode == "1 caller" else {k: v for k, v in calls.items() if not k.startswith("floor")}
-        collected: dict[str, list[float]] = {name: [] for name in peers}
+        peers = calls if mode == "1 caller" else {k: v for k, v in calls.items() if not k.startswith("wake-ups")}
+        collected: dict[str, list[list[float]]] = {name: [] for name in peers}
         for _ in range(rounds):
             for name, call in list(peers.items()):
                 try:
-                    collected[name] += run(call)
+                    collected[name].append(run(call))
                 except RuntimeError:  # it refuses callers of this kind
                     del peers[name], collected[name]
-        table[mode] = {
-            name: (statistics.median(values) * 1e6, _percentile(values, 0.99) * 1e6)
-            for name, values in collected.items()
-        }
+        base = [statistics.median(durations) for durations in collected[BASELINE]]
+        table[mode] = {name: _row(durations, base) for name, durations in collected.items()}
     return table
 
 
-def _percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+def _row(rounds: list[list[float]], base: list[float]) -> Row:
+    every = sorted(duration for durations in rounds for duration in durations)
+    ratios = [statistics.median(durations) / other for durations, other in zip(rounds, base, strict=True)]
+    return statistics.median(every) * 1e6, every[int(len(every) * 0.99)] * 1e6, statistics.median(ratios)
 
 
-def show(title: str, table: dict[str, dict[str, tuple[float, float]]]) -> None:
+def show(title: str, table: dict[str, dict[str, Row]]) -> None:
     """Print the modes of one pinning as Markdown tables."""
     for mode, rows in table.items():
         print(f"\n### {title}, {mode}\n\n| | p50 µs | p99 µs | ratio |\n|---|---|---|---|")
-        base = rows[BASELINE][0]
-        for name, (median, tail) in sorted(rows.items(), key=lambda item: item[1][0]):
-            print(f"| {name} | {median:.1f} | {tail:.1f} | {median / base:.2f} |")
+        for name, (median, tail, ratio) in sorted(rows.items(), key=lambda item: item[1][2]):
+            print(f"| {name} | {median:.1f} | {tail:.1f} | {ratio:.2f} |")
 
 
 def main() -> None:
@@ -237,7 +264,7 @@ def main() -> None:
         os._exit(0)  # peers' threads would keep us
     cpus = sorted(os.sched_getaffinity(0))
     pinnings = {"one CPU": cpus[:1], "two CPUs": cpus[:2]} if len(cpus) > 1 else {"one CPU": cpus}
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {_versions()}")
+    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {versions()}")
     results = {}
     for title, chosen in pinnings.items():
         argv = [sys.executable, __file__, "--rounds", str(options.rounds), "--cpus", ",".join(map(str, chosen))]
@@ -247,7 +274,8 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(results, indent=1))
 
 
-def _versions() -> str:
+def versions() -> str:
+    """What was measured."""
     found = []
     for name in ("homeloop", "uvloop", "anyio", "asgiref", "fsspec", "synchronicity", "dramatiq"):
         try:
