@@ -5,10 +5,16 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 PYTHONS = test-3.11 test-3.12 test-3.13
 
-.PHONY: help run demo test pytest test-all $(PYTHONS) lint bench-calls clean
+CELERIES = celery-5.5 celery-5.6 celery-5.7
+CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
+	test_celery_soft_limit.py test_celery_tasks.py pools
+
+.PHONY: help run demo test pytest pytest-homeloop pytest-celery pytest-service test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
+	celery-pools celery-suite celery-versions $(CELERIES) \
+	bench-celery bench-celery-memory bench-calls bench-memory bench-database bench-http bench-isolation bench-tracing soak-celery soak-runtime clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): constraints.txt pyproject.toml packages/homeloop/pyproject.toml packages/workflow_service/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
@@ -28,11 +34,22 @@ test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory pytest
 
-pytest: $(STAMP)  ## The tests with coverage, of every process they start
+pytest: $(STAMP)  ## The tests with coverage, of every process they start; three parts side by side
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 pytest-homeloop pytest-celery pytest-service; ended=$$?; \
+	cat $(VENV)/celery-tests.txt $(VENV)/service-tests.txt; exit $$ended
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+pytest-homeloop: $(STAMP)
+	$(BIN)/coverage run -m pytest tests packages/homeloop/tests --ignore=packages/homeloop/tests/adapters
+
+pytest-celery: $(STAMP)
+	@echo "The tests of the Celery adapter and of the service run beside these; what they print comes at the end."
+	@$(BIN)/coverage run -m pytest packages/homeloop/tests/adapters >$(VENV)/celery-tests.txt 2>&1
+
+pytest-service: $(STAMP)
+	@$(BIN)/coverage run -m pytest packages/workflow_service/tests >$(VENV)/service-tests.txt 2>&1
 
 test-all: $(PYTHONS)  ## The tests on every supported Python that is here, on the PATH or under pyenv
 
@@ -52,9 +69,77 @@ lint: $(STAMP)  ## ruff, mypy, pyright, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+celery-pools: $(STAMP)  ## Every feature on every Celery pool and broker; writes docs/reference/celery-pools.md
+	@rm -f .celery-pools.xml .celery-pools-again.xml
+	run="$(BIN)/python -m pytest packages/homeloop/tests/adapters/pools -o junit_family=xunit1"; export CELERY_POOLS=all; \
+	$$run --junitxml=.celery-pools.xml || $$run --junitxml=.celery-pools-again.xml --last-failed; ended=$$?; \
+	$(BIN)/python packages/homeloop/tests/adapters/pools/table.py docs/reference/celery-pools.md $$(ls .celery-pools.xml .celery-pools-again.xml 2>/dev/null); \
+	exit $$ended
+
+celery-versions: $(CELERIES)  ## The Celery adapter's tests on every Celery it supports, each in an environment of its own
+
+# The newest patch of a version, with the kombu and redis that it asks for.
+$(CELERIES): celery-%:
+	$(PYTHON) -m venv .venv-celery-$*
+	@grep -vE '^(amqp|billiard|celery|kombu|redis|vine)==' constraints.txt > .venv-celery-$*/constraints.txt
+	.venv-celery-$*/bin/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	.venv-celery-$*/bin/python -m pip install --quiet --upgrade --constraint .venv-celery-$*/constraints.txt \
+		--editable 'packages/homeloop[all]' --group celery-tests 'celery[redis]==$*.*'
+	@.venv-celery-$*/bin/python -m pip freeze | grep -E '^(amqp|billiard|celery|kombu|redis|vine)==' | xargs echo
+	PYTHONPATH=$(CURDIR)/packages/workflow_service/src .venv-celery-$*/bin/python -m pytest -p no:cacheprovider \
+		-W ignore::ResourceWarning -W 'ignore:Call to deprecated setex' -W ignore::pytest.PytestUnraisableExceptionWarning \
+		--durations=3 $(addprefix packages/homeloop/tests/adapters/,$(CELERY_TESTS))
+
+bench-celery: $(STAMP)  ## How many tasks a second a worker does, on Celery's pools, on ours, with other queues
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/celery_throughput.py
+
+bench-celery-memory: $(STAMP)  ## What a sleeping task weighs, on the asyncio pool, gevent and threads
+	$(BIN)/python bench/celery_memory.py
+
+failures: $(STAMP)  ## Failing scripts under homeloop doctor: ours into docs/reference/diagnosis-corpus.md, or FAILURES=folder
+	$(BIN)/python packages/homeloop/tests/diagnosis/failures.py $(if $(FAILURES),$(FAILURES),--write docs/reference/diagnosis-corpus.md)
+
+docs-errors: $(STAMP)  ## The pages of docs/errors, with what the code prints
+	$(BIN)/python packages/homeloop/tests/diagnosis/pages.py
+
+docs-rules: $(STAMP)  ## The pages of docs/rules, with what the code prints
+	$(BIN)/python packages/homeloop/tests/check/pages.py
+
+check-precision: $(STAMP)  ## homeloop check on large installed packages; writes docs/reference/check-precision.md
+	$(BIN)/python packages/homeloop/tests/check/precision.py --write docs/reference/check-precision.md
+
+bench-tracing: $(STAMP)  ## What each level of tracing costs
+	$(BIN)/python bench/tracing.py
+
 bench-calls: $(STAMP)  ## What a call costs, beside the peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/calls.py
 
+celery-suite: $(STAMP)  ## Celery's own integration tests on the asyncio pool and on threads, compared
+	$(BIN)/python bench/celery_suite.py
+
+bench-memory: $(STAMP)  ## What runtimes and calls weigh and leave behind, beside the peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/memory.py
+
+bench-database: $(STAMP)  ## What a task of three queries costs, beside the peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/database.py
+
+bench-isolation: $(STAMP)  ## What an isolation tier costs, on a LangGraph graph of four nodes
+	$(BIN)/python bench/isolation.py
+
+bench-http: $(STAMP)  ## What an HTTP request costs, beside the peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/http_requests.py
+
+soak-celery: $(STAMP)  ## Workers at load for SOAK_SECONDS (600) for each of SOAK_POOLS (all), their logs searched for loop errors
+	$(BIN)/python packages/homeloop/tests/adapters/soak --seconds $(or $(SOAK_SECONDS),600) \
+		$(if $(SOAK_POOLS),--pools $(SOAK_POOLS))
+
+soak-runtime: $(STAMP)  ## Random steps on the runtime for SOAK_SECONDS (600), from SEED (random)
+	$(BIN)/python -W error packages/homeloop/tests/runtime/any_order --seconds $(or $(SOAK_SECONDS),600) $(if $(SEED),--seed $(SEED))
+
 clean:  ## Remove the virtual environment and what tools left
-	rm -rf $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*
+	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 from contextlib import closing
 from functools import cache
@@ -43,6 +44,12 @@ def _absence(service: str) -> str | None:
             return None
     except OSError as exc:
         return f"no {service} at {host}:{port} ({exc}); start one or set {variable}"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start: a shell's background jobs ignore it, and hand that down."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

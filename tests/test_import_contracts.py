@@ -29,9 +29,17 @@ class Violation:
 VIOLATIONS = {
     "homeloop-floors": Violation("homeloop/callbacks.py", "import homeloop.resources"),
     "homeloop-adapters-private": Violation("homeloop/adapters/__init__.py", "import homeloop.runtime"),
+    "homeloop-celery-pool": Violation(
+        "homeloop/adapters/celery/pool/_threads.py", "import homeloop.adapters.celery.pool._job"
+    ),
+    "homeloop-celery-without-pool": Violation(
+        "homeloop/adapters/celery/__init__.py", "import homeloop.adapters.celery.pool"
+    ),
+    "homeloop-kit-adapters": Violation("homeloop/testing/__init__.py", "import homeloop.adapters"),
     "homeloop-facade-adapters": Violation("homeloop/__init__.py", "import homeloop.adapters"),
     "homeloop-core-third-party": Violation("homeloop/runtime/__init__.py", "import httpx"),
     "homeloop-plain-data": Violation("homeloop/errors.py", "import threading"),
+    "homeloop-pure-diagnosis": Violation("homeloop/diagnosis/_reading.py", "import asyncio"),
     "homeloop-service": Violation("homeloop/adapters/__init__.py", "import workflow_service.contracts"),
     "service-floors": Violation("workflow_service/contracts.py", "import workflow_service.ports"),
     "service-cli-processes": Violation("workflow_service/cli/__init__.py", "import workflow_service.usecases"),
@@ -39,6 +47,15 @@ VIOLATIONS = {
     "service-homeloop": Violation("workflow_service/settings.py", "import homeloop"),
     "service-homeloop-public": Violation("workflow_service/api/__init__.py", "import homeloop.runtime"),
 }
+
+
+# Of a contract that says several things, the others.
+FURTHER = [
+    ("homeloop-floors", Violation("homeloop/resources/__init__.py", "import homeloop.isolation")),
+    ("homeloop-adapters-private", Violation("homeloop/adapters/__init__.py", "import homeloop.isolation._wire")),
+    ("homeloop-core-third-party", Violation("homeloop/isolation/__init__.py", "import langgraph")),
+    ("service-homeloop-public", Violation("workflow_service/api/__init__.py", "import homeloop.isolation")),
+]
 
 
 @pytest.fixture
@@ -92,6 +109,16 @@ def test_contract_is_broken_by_its_violation(sources: list[Path], contract: str)
     """Every contract of pyproject.toml has a violation here, and notices it; no other contract does."""
     assert contract in VIOLATIONS, f"add a violation for the new contract {contract!r}"
     violation = VIOLATIONS[contract]
+    with find(sources, violation.module).open("a", encoding="utf-8") as file:
+        file.write(f"\n{violation.line}\n")
+    assert broken(sources) == {contract}
+
+
+@pytest.mark.parametrize(("contract", "violation"), FURTHER)
+def test_contract_is_broken_by_a_further_violation(
+    sources: list[Path], contract: str, violation: Violation
+) -> None:
+    """The isolation package has its floor and stays behind the facade."""
     with find(sources, violation.module).open("a", encoding="utf-8") as file:
         file.write(f"\n{violation.line}\n")
     assert broken(sources) == {contract}

@@ -5,9 +5,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import uuid
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
+import psutil
+import psycopg
 import pytest
+from psycopg import sql
 
 from homeloop import LoopRuntime, default_runtime
 
@@ -47,6 +52,26 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[LoopRuntime]:
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def no_processes_left() -> Iterator[None]:
+    """Fail a test that leaves a process behind, running or not waited for."""
+    before = _children()
+    yield
+    left = _children() - before
+    assert not left, f"processes were left behind: {left}"
+
+
+def _children() -> set[psutil.Process]:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # there are none, as nearly always
+        return set()
+    return set(psutil.Process().children())
+
+
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""For processes that fork beside threads, or are struck anywhere: a lock of coverage's may be held for ever."""
+
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -55,6 +80,8 @@ def script() -> Script:
     """Run Python source in a process of its own, in development mode, within a bound; return how it ended."""
 
     def run(source: str, timeout: float = 30.0, **environment: str) -> "subprocess.CompletedProcess[str]":
+        if "os.fork()" in source or "SetAsyncExc" in source:
+            environment = {**UNMEASURED, **environment}
         return subprocess.run(
             [sys.executable, "-X", "dev", "-c", textwrap.dedent(source)],
             capture_output=True,
@@ -65,3 +92,14 @@ def script() -> Script:
         )
 
     return run
+
+
+@pytest.fixture
+def own_database(postgres_url: str) -> Iterator[str]:
+    """An empty database, dropped after the test."""
+    name = f"homeloop_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    yield urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
