@@ -9,7 +9,7 @@ CELERIES = celery-5.5 celery-5.6 celery-5.7
 CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
-.PHONY: help run demo test pytest pytest-homeloop pytest-celery pytest-service test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
+.PHONY: help run demo test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
 	bench-celery bench-celery-memory bench-calls bench-memory bench-database bench-http bench-isolation bench-tracing soak-celery soak-runtime clean
 
@@ -34,22 +34,11 @@ test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory pytest
 
-pytest: $(STAMP)  ## The tests with coverage, of every process they start; three parts side by side
+pytest: $(STAMP)  ## The tests with coverage, of every process they start; in parts, side by side
 	$(BIN)/coverage erase
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 pytest-homeloop pytest-celery pytest-service; ended=$$?; \
-	cat $(VENV)/celery-tests.txt $(VENV)/service-tests.txt; exit $$ended
+	$(BIN)/python tests/in_parts.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-
-pytest-homeloop: $(STAMP)
-	$(BIN)/coverage run -m pytest tests packages/homeloop/tests --ignore=packages/homeloop/tests/adapters
-
-pytest-celery: $(STAMP)
-	@echo "The tests of the Celery adapter and of the service run beside these; what they print comes at the end."
-	@$(BIN)/coverage run -m pytest packages/homeloop/tests/adapters >$(VENV)/celery-tests.txt 2>&1
-
-pytest-service: $(STAMP)
-	@$(BIN)/coverage run -m pytest packages/workflow_service/tests >$(VENV)/service-tests.txt 2>&1
 
 test-all: $(PYTHONS)  ## The tests on every supported Python that is here, on the PATH or under pyenv
 
