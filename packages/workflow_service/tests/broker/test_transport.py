@@ -4,6 +4,8 @@ import errno
 import os
 import resource
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -110,21 +112,49 @@ def test_wake_up_never_reaches_the_descriptors_next_user(folder: Path, monkeypat
     owner = join(folder)
     wake = owner.open_wake()
     closing = threading.Thread(target=owner.close_wake, args=(wake,))
-    write, written = os.write, []
+    write, written = os.writev, []
 
-    def close_then_write(fd: int, data: bytes) -> int:
+    def close_then_write(fd: int, data: list[bytes]) -> int:
         closing.start()
         closing.join(0.2)  # long enough for a close that does not wait
         written.append(stat.S_ISFIFO(os.fstat(fd).st_mode))
         return write(fd, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", close_then_write)
+        patch.setattr(os, "writev", close_then_write)
         wake.set()
     closing.join()
     owner.leave()
     assert written == [True]
     assert wake.fd == -1
+
+
+@pytest.mark.parametrize("library", ["eventlet", "gevent"])
+def test_wakes_do_not_wait_under_greenlets(folder: Path, library: str) -> None:
+    """Clearing an empty FIFO and setting a full one return at once where `os` waits for others instead."""
+    patch = {
+        "eventlet": "import eventlet; eventlet.monkey_patch()",
+        "gevent": "import gevent.monkey as m; m.patch_all()",
+    }
+    source = f"""
+{patch[library]}
+import os
+from pathlib import Path
+from workflow_service.gateways.broker_folder import Wake
+wake = Wake(Path({str(folder)!r}, "wake"))
+wake.clear()
+for _ in range(70_000):  # more than a pipe holds
+    wake.set()
+wake.wait(60)
+wake.clear()
+wake.close()
+print("went on")
+"""
+    folder.mkdir(exist_ok=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "went on\n"
 
 
 def test_prefetch_limit_holds_until_an_acknowledgement(connection: Connection) -> None:

@@ -66,7 +66,9 @@ def test_killed_worker(start, key: str) -> None:  # type: ignore[no-untyped-def]
         worker.kill()
         worker.forgive_open_resources()
     # Redis knows nothing of workers: it gives a message back when its time is over, an hour unless told otherwise.
-    transport = {"visibility_timeout": 1} if start.broker == "redis" else {}
+    # A worker looks for those when it starts, then every 100 s (kombu's defaults), here every second.
+    often = {"visibility_timeout": 1, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    transport = often if start.broker == "redis" else {}
     with start.worker(transport=transport) as worker:
         assert late.get(timeout=WAIT) == "second run"
 

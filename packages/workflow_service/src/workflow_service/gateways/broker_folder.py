@@ -136,7 +136,11 @@ os.register_at_fork(after_in_child=_forget_parents_owners)
 
 
 class Wake:
-    """A FIFO that becomes readable when there may be something new. Messages are never in it."""
+    """A FIFO that becomes readable when there may be something new. Messages are never in it.
+
+    It is read and written by `os.readv` and `os.writev`: in the place of `os.read` and `os.write` eventlet puts some
+    that wait until there is something to read, or room to write.
+    """
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path, 0o600)
@@ -150,12 +154,12 @@ class Wake:
     def set(self) -> None:
         """Make the FIFO readable. Thread: any."""
         with self._lock, contextlib.suppress(OSError):  # full means readable; closed means nobody waits
-            os.write(self.fd, b"\0")
+            os.writev(self.fd, [b"\0"])
 
     def clear(self) -> None:
         """Take back what was set so far."""
         with self._lock, contextlib.suppress(BlockingIOError):
-            os.read(self.fd, 65536)
+            os.readv(self.fd, [bytearray(65536)])
 
     def wait(self, timeout: float) -> None:
         """Return when the FIFO is set, or after ``timeout`` seconds."""
