@@ -20,6 +20,8 @@ KEYS = [Fernet.generate_key()]
         ({"warm_up": [1]}, "warm_up holds 1, which cannot be called; pass a list of async functions"),
         ({"warm_up": "abc"}, "warm_up holds 'a', which cannot be called; "),
         ({"warm_up": None}, "warm_up is None; "),
+        ({"warm_up_timeout": 0}, "warm_up_timeout is 0; pass a finite number above 0"),
+        ({"warm_up_timeout": None}, "warm_up_timeout is None; "),
         ({"runtime": "etl"}, "runtime is 'etl'; pass a LoopRuntime"),
     ],
 )
