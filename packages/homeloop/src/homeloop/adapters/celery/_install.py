@@ -12,7 +12,7 @@ from celery import Celery, Task
 from celery.utils.imports import symbol_by_name
 
 from homeloop import LoopRuntime
-from homeloop.adapters.celery._arguments import check_app, check_functions, check_number
+from homeloop.adapters.celery._arguments import check_app, check_functions, check_number, check_task_function
 from homeloop.adapters.celery._lifecycle import WARM_UP_TIMEOUT, WarmUp, warm_up_with_worker
 from homeloop.adapters.celery._pydantic import with_models
 from homeloop.adapters.celery._stacks import follow_context
@@ -72,9 +72,23 @@ def install(
         warm_up_with_worker(app, runtime, warm_up, warm_up_timeout)
     if "register_task" in vars(app):
         return
-    from_function, register = app._task_from_fun, app.register_task
+    from_function, register, decorator = app._task_from_fun, app.register_task, app.task
+
+    def task(*args: Any, **options: Any) -> Any:
+        for fun in args:  # at once: Celery makes the task when somebody wants it
+            check_task_function(fun)
+        made = decorator(*args, **options)
+        if args:
+            return made
+
+        def decorate(fun: Any) -> Any:
+            check_task_function(fun)
+            return made(fun)
+
+        return decorate
 
     def task_from_function(fun: Any, *args: Any, base: Any = None, **options: Any) -> Any:
+        check_task_function(fun)
         if options.get("pydantic") is True and inspect.iscoroutinefunction(fun):
             fun, options = with_models(app, fun, options)
         mixed = base and (inspect.iscoroutinefunction(fun) or coroutine_behind(fun) is not None)
@@ -90,7 +104,7 @@ def install(
 
     # `base` and class-based tasks pass the app's task_cls by, and Celery has no public hook for them.
     untyped: Any = app
-    untyped._task_from_fun, untyped.register_task = task_from_function, register_task
+    untyped._task_from_fun, untyped.register_task, untyped.task = task_from_function, register_task, task
     untyped.task_cls = _async_class(symbol_by_name(untyped.task_cls), runtime)
 
 

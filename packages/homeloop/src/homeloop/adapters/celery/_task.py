@@ -18,6 +18,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, TimeLimitEx
 
 from homeloop import LoopRuntime, default_runtime
 from homeloop.adapters.celery import _hub as hub
+from homeloop.adapters.celery._arguments import check_task_function
 from homeloop.adapters.celery._body import Body, SoftLimitReached, current_body
 from homeloop.adapters.celery._handles import handles
 from homeloop.adapters.celery._lifecycle import close_with_worker, start_with_worker
@@ -60,6 +61,7 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery ships no types
         behind = coroutine_behind(self.run)
         if behind is not None:
             self.run = MethodType(behind, self) if inspect.ismethod(self.run) else behind
+        check_task_function(self.run)
         if inspect.iscoroutinefunction(self.run):
             self.is_async = True
             self.coroutine_function = self.run
