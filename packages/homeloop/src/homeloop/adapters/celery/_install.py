@@ -13,6 +13,7 @@ from celery.utils.imports import symbol_by_name
 
 from homeloop import LoopRuntime
 from homeloop.adapters.celery._arguments import check_app, check_functions, check_number, check_task_function
+from homeloop.adapters.celery._give_back import GiveBack
 from homeloop.adapters.celery._lifecycle import WARM_UP_TIMEOUT, WarmUp, warm_up_with_worker
 from homeloop.adapters.celery._pydantic import with_models
 from homeloop.adapters.celery._stacks import follow_context
@@ -72,6 +73,8 @@ def install(
         warm_up_with_worker(app, runtime, warm_up, warm_up_timeout)
     if "register_task" in vars(app):
         return
+    untyped: Any = app
+    untyped.steps["consumer"].add(GiveBack)
     from_function, register, decorator = app._task_from_fun, app.register_task, app.task
 
     def task(*args: Any, **options: Any) -> Any:
@@ -103,7 +106,6 @@ def install(
         return register(task, **options)
 
     # `base` and class-based tasks pass the app's task_cls by, and Celery has no public hook for them.
-    untyped: Any = app
     untyped._task_from_fun, untyped.register_task, untyped.task = task_from_function, register_task, task
     untyped.task_cls = _async_class(symbol_by_name(untyped.task_cls), runtime)
 
