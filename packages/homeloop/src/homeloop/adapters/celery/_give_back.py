@@ -29,7 +29,7 @@ class GiveBack(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships n
     def start(self, parent: Any) -> None:
         """Give back what the connection before could not, now that there is another one."""
         redis: Any = sys.modules.get("kombu.transport.redis")
-        notes = getattr(parent.task_consumer.channel, "qos", None)
+        notes: Any = getattr(parent.task_consumer.channel, "qos", None)
         if redis is None or not isinstance(notes, redis.QoS):
             return
         before = self._before
