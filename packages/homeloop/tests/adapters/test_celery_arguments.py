@@ -1,13 +1,14 @@
 """Set-up refuses what cannot be meant, by the argument's name, and changes nothing."""
 
 import math
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from celery import Celery
 from cryptography.fernet import Fernet
 
-from homeloop.adapters.celery import UserSeal, carry_users, install, user_aware_task
+from homeloop.adapters.celery import AsyncTask, UserSeal, carry_users, install, task_function, user_aware_task
 from homeloop.errors import ConfigurationError, UserContextError
 
 KEYS = [Fernet.generate_key()]
@@ -20,6 +21,8 @@ KEYS = [Fernet.generate_key()]
         ({"warm_up": [1]}, "warm_up holds 1, which cannot be called; pass a list of async functions"),
         ({"warm_up": "abc"}, "warm_up holds 'a', which cannot be called; "),
         ({"warm_up": None}, "warm_up is None; "),
+        ({"warm_up_timeout": 0}, "warm_up_timeout is 0; pass a finite number above 0"),
+        ({"warm_up_timeout": None}, "warm_up_timeout is None; "),
         ({"runtime": "etl"}, "runtime is 'etl'; pass a LoopRuntime"),
     ],
 )
@@ -30,6 +33,35 @@ def test_install_refuses_what_is_no_runtime_and_no_functions(arguments: dict[str
         install(app, **arguments)
     assert f"install: {message}" in str(refused.value)
     install(app)
+
+
+async def one() -> int:
+    return 1
+
+
+async def generates(number: int) -> AsyncIterator[int]:
+    yield number
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        lambda app: app.task(generates),
+        lambda app: app.task(name="named")(generates),
+        lambda app: app.task(user_aware_task(generates)),
+        lambda app: task_function(generates),
+        lambda app: app._task_from_fun(generates),
+        lambda app: app.register_task(type("Own", (AsyncTask,), {"run": generates, "name": "own"})()),
+    ],
+    ids=["task", "task with options", "user aware", "task function", "made late", "class"],
+)
+def test_async_generator_functions_are_refused_where_they_are_decorated(decorate: Callable[[Any], object]) -> None:
+    """By name, with what to do instead; other tasks of the app are made."""
+    app = Celery("arguments", set_as_current=False)
+    install(app)
+    with pytest.raises(ConfigurationError, match=r"generates is an async generator function .* return a list"):
+        decorate(app)
+    assert app.task(name="fine")(one).apply().get() == 1
 
 
 @pytest.mark.parametrize("app", [None, "shop", Celery], ids=str)

@@ -8,7 +8,7 @@ import pytest
 
 import homeloop
 from homeloop import LoopRuntime
-from homeloop.errors import CallTimeoutError, RuntimeDiedError
+from homeloop.errors import CallTimeoutError, RuntimeDiedError, WrongThreadError
 
 
 async def identity(thing: object) -> object:
@@ -143,6 +143,52 @@ def test_a_loop_that_died_answers_its_callers_and_is_replaced() -> None:
                 runtime.run(doom)
         assert runtime.run(identity, 4) == 4
         assert runtime.statistics().restarts == 20
+
+
+def test_a_blocked_loop_is_replaced_when_somebody_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Its calls are answered, the next one gets a fresh loop; the old one ends in order when it goes on."""
+    blocked, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocked.set()
+        go_on.wait(30)
+
+    async def background() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with LoopRuntime(name="stuck", grace=0.1) as runtime:
+        waiting = runtime.submit(background)
+        runtime.run(identity, 0)
+        running = runtime.submit(block)
+        assert blocked.wait(10)
+        runtime.replace_loop()
+        for future in (waiting, running):
+            with pytest.raises(RuntimeDiedError, match="blocked and has been left behind"):
+                future.result(10)
+        assert runtime.run(identity, 4, timeout=10) == 4
+        assert runtime.statistics().restarts == 1
+        assert "block'" in caplog.text, "where it is stuck"
+        assert not ended.is_set()
+        go_on.set()
+        assert ended.wait(10), "what was on it was cancelled"
+
+
+def test_replacing_a_loop_needs_another_thread_and_a_loop(runtime: LoopRuntime) -> None:
+    """On its own thread it is not blocked; without a loop there is nothing to leave."""
+
+    async def replace() -> None:
+        runtime.replace_loop()
+
+    with pytest.raises(WrongThreadError):
+        runtime.run(replace)
+    with pytest.raises(ValueError, match="budget"):
+        runtime.replace_loop(-1)
+    unused = LoopRuntime()
+    unused.replace_loop()
+    assert unused.statistics().home is None
 
 
 def test_a_loop_factory_that_fails_is_reported_and_asked_again() -> None:

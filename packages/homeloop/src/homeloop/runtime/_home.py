@@ -495,7 +495,8 @@ class Home:
         left: set[asyncio.Task[Any]] = set()
         late = 0
         while tasks := asyncio.all_tasks() - {asyncio.current_task()} - left:  # clean-up may start tasks, too
-            of_calls = {call.task for call in self.in_flight}
+            # But those of a loop that was left behind: they were answered without a cancellation.
+            of_calls = {call.task for call in self.in_flight if call.cancelled_at_loop or not call.finished}
             for task in tasks - of_calls:
                 task.cancel()
             ended, pending = await asyncio.wait(tasks, timeout=max(0.0, self._deadline - time.monotonic()))

@@ -119,6 +119,34 @@ class Life:
         self._stop(timeout)
         self._join(timeout + _CLOSE_MARGIN)
 
+    def replace_loop(self, budget: float = 5.0) -> None:
+        """
+        Leave a loop behind that is blocked; the next call gets a fresh one. Does nothing without a loop.
+
+        The log names the line that blocks it. Its calls are answered with `RuntimeDiedError`. Should it go on
+        after all, it ends as `close` ends one: tasks are cancelled and awaited, what lives on it is closed.
+
+        Args:
+            budget: Seconds for that end, from now on; never waited for here.
+
+        Raises:
+            WrongThreadError: Called on the loop's own thread; nothing was changed.
+            TypeError, ValueError: The budget is no number of seconds, or negative; nothing was changed.
+
+        Thread: any except the loop's own.
+        """
+        check_seconds("budget", budget)
+        if self.is_current:
+            assert self._home is not None
+            raise WrongThreadError("replace_loop()", self._home.thread.name)
+        with self._starting:
+            home = self._home
+            if home is None or home.ended:
+                return
+            home.stop(budget)
+            home.leave_behind()
+        emit(RuntimeStuck(self.name, home.affinity, thread_stack(home.thread.ident)))
+
     def _stop(self, budget: float) -> None:
         self._closed = True
         with self._starting:

@@ -162,6 +162,15 @@ async def where() -> list[object]:
     return [os.getpid(), threading.current_thread().name, id(asyncio.get_running_loop())]
 
 
+@app.task
+async def cancels_itself_last() -> str:
+    """Asks for its cancellation, and is over before that comes."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    return "all of it"
+
+
 @app.task(bind=True, max_retries=3)
 async def retried(self, key: str) -> int:  # type: ignore[no-untyped-def]
     note(key, f"run {self.request.retries}")
@@ -196,6 +205,27 @@ async def held_autoretried(key: str) -> None:
 @app.task
 async def held(key: str) -> None:
     await hold(key)
+
+
+@app.task
+async def swallows(key: str, how: str) -> str:
+    """Makes something else of its cancellation."""
+    try:
+        await hold(key)
+    except asyncio.CancelledError:
+        if how == "raises":
+            raise LookupError("it was not that") from None
+    return "all of it"
+
+
+@app.task
+async def outlasts_soft_limit(key: str, seconds: float) -> str:
+    """Goes on for so long when its soft limit has come."""
+    try:
+        await hold(key)
+    except SoftTimeLimitExceeded:
+        await asyncio.sleep(seconds)
+    return "half of it"
 
 
 @app.task(acks_late=True)
@@ -268,6 +298,12 @@ async def blocks(key: str, seconds: float) -> None:
     """What no coroutine should do: nothing can end it but a kill."""
     note(key, f"holding {os.getpid()}")
     time.sleep(seconds)  # noqa: ASYNC251
+
+
+@app.task(autoretry_for=(Exception,), default_retry_delay=0)
+async def blocks_autoretried(key: str) -> None:
+    note(key, f"holding {os.getpid()}")
+    time.sleep(LONG)  # noqa: ASYNC251
 
 
 @app.task

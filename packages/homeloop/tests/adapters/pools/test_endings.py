@@ -31,6 +31,26 @@ def test_hard_limit(worker, key: str) -> None:  # type: ignore[no-untyped-def]
     assert int(cleaned.split()[1]) in pids or worker.pool == "prefork"
 
 
+@pytest.mark.parametrize("how", ["returns", "raises"])
+def test_hard_limit_swallowed(worker, key: str, how: str) -> None:  # type: ignore[no-untyped-def]
+    """Hard limit: the task fails with it whatever the coroutine makes of its cancellation."""
+    with pytest.raises(TimeLimitExceeded):
+        worker.tasks.swallows.apply_async((key, how), time_limit=1).get(timeout=WAIT)
+    assert "cleaned" in worker.read(key)
+
+
+@pytest.mark.whole_table
+def test_soft_limit_handled_until_the_hard_one(worker, key: str) -> None:  # type: ignore[no-untyped-def]
+    """Soft and hard limit: what handles the soft one has until the hard one."""
+    limits = {"soft_time_limit": 1, "time_limit": 20}
+    longer_than_grace = worker.tasks.outlasts_soft_limit.apply_async((key, 6), **limits)
+    assert longer_than_grace.get(timeout=WAIT) == "half of it"
+    limits = {"soft_time_limit": 1, "time_limit": 2}
+    with pytest.raises(TimeLimitExceeded):
+        worker.tasks.outlasts_soft_limit.apply_async((key, 600), **limits).get(timeout=WAIT)
+    assert worker.tasks.add.delay(1, 1).get(timeout=WAIT) == 2
+
+
 @pytest.mark.whole_table
 def test_hard_limit_and_autoretry(worker, key: str) -> None:  # type: ignore[no-untyped-def]
     """Hard limit: never autoretried."""

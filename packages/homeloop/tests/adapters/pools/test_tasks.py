@@ -37,6 +37,11 @@ def test_cancels_itself(worker) -> None:  # type: ignore[no-untyped-def]
     assert worker.tasks.add.delay(1, 1).get(timeout=WAIT) == 2
 
 
+def test_cancels_itself_last(worker) -> None:  # type: ignore[no-untyped-def]
+    """A coroutine that requests its own cancellation as its last act: the task succeeds."""
+    assert worker.tasks.cancels_itself_last.delay().get(timeout=WAIT) == "all of it"
+
+
 def test_sync_tasks(worker) -> None:  # type: ignore[no-untyped-def]
     """Sync tasks beside async ones, also calling `homeloop.run`."""
     tasks = worker.tasks

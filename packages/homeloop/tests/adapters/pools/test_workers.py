@@ -138,6 +138,35 @@ def test_blocked_loop(start, key: str, cannot) -> None:  # type: ignore[no-untyp
             cannot("all tasks share the process; the task fails, and the log names the line that blocks")
             assert "its loop is blocked at" in worker.output()
         assert worker.tasks.add.delay(1, 1).get(timeout=WAIT) == 2
-        pid = worker.read(key).split()[1]
         if start.pool == "prefork":
-            (worker.folder / "resources").open("a").write(f"closed {pid}\n")  # it was killed
+            worker.forgive_open_resources()  # it was killed
+
+
+def test_blocked_loop_and_both_limits(start, key: str, cannot) -> None:  # type: ignore[no-untyped-def]
+    """Soft and hard limit of a coroutine that blocks its loop: its process is killed, no autoretry."""
+    if start.pool != "prefork":
+        cannot("all tasks share the process; see the hard limit alone")
+        return
+    with start.worker(size=1) as worker:
+        limits = {"soft_time_limit": 1, "time_limit": 2}
+        with pytest.raises(TimeLimitExceeded):
+            worker.tasks.blocks_autoretried.apply_async((key,), **limits).get(timeout=WAIT)
+        pids = {worker.tasks.where.delay().get(timeout=WAIT)[0]}
+        [line] = worker.read(key).splitlines()
+        assert int(line.split()[1]) not in pids
+        worker.forgive_open_resources()
+
+
+def test_blocked_loop_and_soft_limit(start, key: str, cannot) -> None:  # type: ignore[no-untyped-def]
+    """Soft limit alone of a coroutine that blocks its loop: the task fails, the next ones get a fresh loop."""
+    if start.pool != "prefork":
+        cannot("all tasks share the loop, and nothing interrupts what blocks it; give such tasks a hard limit")
+        return
+    with start.worker(size=1) as worker:
+        with pytest.raises(SoftTimeLimitExceeded):
+            worker.tasks.blocks.apply_async((key, 600), soft_time_limit=1).get(timeout=WAIT)
+        pid, *_ = worker.tasks.where.delay().get(timeout=WAIT)
+        assert worker.read(key).split() == ["holding", str(pid)]
+        stuck = next(line for line in worker.output().splitlines() if "RuntimeStuck(" in line)
+        assert "in blocks'" in stuck
+        worker.forgive_open_resources()

@@ -5,6 +5,7 @@ import math
 import pickle
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -42,6 +43,31 @@ def test_c3_a_task_called_here_keeps_its_checkpoints_to_itself(app: Celery) -> N
     assert work.apply(kwargs={"number": 1}).get() == expected
     with pytest.raises(TypeError, match="number"):
         work.delay()
+    default_runtime().close()
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"at": datetime(2026, 1, 2)}, "Object of type datetime is not JSON serializable"),
+        ({("a", 1): 2}, "keys must be str"),
+        ([b"x"], "Object of type bytes is not JSON serializable"),
+    ],
+    ids=["value", "key", "bytes"],
+)
+def test_c3_a_payload_that_json_does_not_know_is_refused(app: Celery, payload: object, reason: str) -> None:
+    """Naming the task, the type and what to pass; also where nothing is sealed, so that a unit test sees it."""
+
+    @app.task(name="shop.pack")
+    @user_aware_task(recovery_enabled=True)
+    async def pack(recovery_ctx: RecoveryContext) -> None:
+        await recovery_ctx.checkpoint("step", 10, payload)
+
+    with pytest.raises(TypeError) as refused:
+        pack.apply(task_id="number-7").get()
+    assert "the checkpoint of task shop.pack[number-7] cannot be written" in str(refused.value)
+    assert reason in str(refused.value)
+    assert "pass None, numbers, text" in str(refused.value)
     default_runtime().close()
 
 

@@ -74,7 +74,7 @@ def consuming(redis_url: str, prefix: str) -> Iterator[Callable[..., Consuming]]
 
 
 class LossyRelay:
-    """Stands before a Redis; can lose the answer to a command, and with it the connection."""
+    """Stands before a Redis; can lose the answer to a command, and with it the connection, or all connections."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -87,6 +87,15 @@ class LossyRelay:
         self.url = parts._replace(netloc=f"127.0.0.1:{port}").geturl()
         self.to_lose: list[bytes] = []
         """The commands whose answers will be lost, in order."""
+        self.is_away = False
+        """Whether connections are closed as soon as they are made."""
+
+    def go_away(self) -> None:
+        """Close all connections; those that come are closed, too, until ``is_away`` is false again."""
+        self.is_away = True
+        for each in list(self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         for each in (self._listener, *self._sockets):
@@ -100,7 +109,11 @@ class LossyRelay:
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                pair = (self._listener.accept()[0], socket.create_connection(self._target))
+                client = self._listener.accept()[0]
+                if self.is_away:
+                    client.close()
+                    continue
+                pair = (client, socket.create_connection(self._target))
                 self._sockets.extend(pair)
                 self._threads.append(threading.Thread(target=self._serve, args=pair))
                 self._threads[-1].start()

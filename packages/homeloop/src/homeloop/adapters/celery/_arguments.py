@@ -3,6 +3,7 @@
 # pyright: basic
 # (Celery ships no types: strict mode would complain of every value that comes from it.)
 
+import inspect
 from collections.abc import Sequence
 from math import inf
 from numbers import Integral
@@ -22,6 +23,21 @@ def check_app(where: str, app: object) -> None:
     """
     if not isinstance(app, Celery):
         raise ConfigurationError(f"{where}: app is {app!r}", 'pass the Celery app, app = Celery("shop")')
+
+
+def check_task_function(fn: object) -> None:
+    """
+    Refuse an async generator function for a task's.
+
+    Raises:
+        ConfigurationError: It is one.
+    """
+    if inspect.isasyncgenfunction(fn):
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise ConfigurationError(
+            f"{name} is an async generator function (async def with a yield): a task has one result",
+            "collect what it yields in an async def task, and return a list; or send a task for each",
+        )
 
 
 def check_number(

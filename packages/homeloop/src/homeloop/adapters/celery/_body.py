@@ -6,6 +6,7 @@
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -51,6 +52,9 @@ class Body(Generator[Any, Any, Any]):
     """
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]], soft_limit: float | None) -> None:
+        self._made_at = time.monotonic()
+        self._ended_at: float | None = None
+        self._end: threading.Event | None = None  # of who waits for it
         self._make = make
         self._soft_limit = soft_limit
         self._is_due = False
@@ -79,14 +83,35 @@ class Body(Generator[Any, Any, Any]):
             raise
         finally:
             self._task = None
+            self._ended_at = time.monotonic()
+            if self._end is not None:  # looked at after the time was set: who waits does it the other way round
+                self._end.set()
             if clock is not None:
                 clock.cancel()
         self.outcome = (value,)
         return value
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was run to its end."""
+        return self._ended_at is not None
+
+    def has_outlasted(self, limit: float | None) -> bool:
+        """Tell whether it ended, but not within so many seconds of its making; None is for ever."""
+        return limit is not None and self._ended_at is not None and self._ended_at - self._made_at >= limit
+
+    def wait_end(self, seconds: float) -> bool:
+        """Wait until so many seconds after its making for its end; tell whether it came."""
+        self._end = threading.Event()
+        return self.has_ended or self._end.wait(max(0.0, self._made_at + seconds - time.monotonic()))
+
     def terminate(self) -> None:
         """Cancel the coroutine; one that has not begun never will. Thread: any."""
         self.is_terminated = True
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the coroutine once more, if it runs. Thread: any."""
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._cancel)

@@ -1,11 +1,17 @@
 """What a recovered task's function sees of recovery."""
 
+# pyright: basic
+# (Celery ships no types: strict mode would complain of every value that comes from it.)
+
 import asyncio
+import json
 import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from celery import current_task
 
 from homeloop.errors import LeaseLostError
 
@@ -98,6 +104,7 @@ class RecoveryContext:
             LeaseLostError: The task is another worker's now, as this one did not answer for too long.
                 Nothing was written; the function is cancelled as well.
             ValueError: ``percent`` is not from 0 to 100. Nothing was written.
+            TypeError: JSON does not know what is in ``payload``. Nothing was written, also in a direct call.
 
         Cancellation: whether it was written is not known.
         """
@@ -106,6 +113,7 @@ class RecoveryContext:
         last = self._written
         if last is not None and percent < min(last.percent + self._frequency, 100):
             return False
+        self._check(payload)
         checkpoint = Checkpoint(step, percent, payload)
         saved: Saved = "saved" if self._save is None else await self._save(self, checkpoint)
         if saved == "lost":
@@ -114,6 +122,15 @@ class RecoveryContext:
         if saved == "saved":
             self._written = checkpoint
         return saved == "saved"
+
+    def _check(self, payload: object) -> None:
+        try:
+            json.dumps(payload)
+        except (TypeError, ValueError, RecursionError) as error:
+            name = current_task.name if current_task else "?"
+            fact = f"the checkpoint of task {name}[{self.task_id}] cannot be written, its payload is not for JSON"
+            remedy = "pass None, numbers, text, and lists and dicts of these: str(value), value.isoformat()"
+            raise TypeError(f"{fact}: {error}; {remedy}") from error
 
     def lose(self) -> None:
         """The task is another worker's: cancel what runs here. Thread: the loop's."""

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from celery import _state, current_task
 
 from homeloop import default_runtime
+from homeloop.adapters.celery._arguments import check_task_function
 from homeloop.adapters.celery._lifecycle import close_with_worker, start_with_worker
 from homeloop.adapters.celery._stacks import follow_context
 from homeloop.adapters.celery._task import bridge_to, coroutine_behind, set_coroutine_behind
@@ -29,9 +30,11 @@ def task_function(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
 
     Raises:
         AdapterError: Celery's task stacks cannot follow a coroutine (``USE_FAST_LOCALS``).
+        ConfigurationError: It is an async generator function.
 
     Thread: any.
     """
+    check_task_function(fn)
     follow_context()
     start_with_worker(None)
     close_with_worker(None)

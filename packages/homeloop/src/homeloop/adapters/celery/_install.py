@@ -12,8 +12,9 @@ from celery import Celery, Task
 from celery.utils.imports import symbol_by_name
 
 from homeloop import LoopRuntime
-from homeloop.adapters.celery._arguments import check_app, check_functions
-from homeloop.adapters.celery._lifecycle import WarmUp, start_with_worker
+from homeloop.adapters.celery._arguments import check_app, check_functions, check_number, check_task_function
+from homeloop.adapters.celery._give_back import GiveBack
+from homeloop.adapters.celery._lifecycle import WARM_UP_TIMEOUT, WarmUp, warm_up_with_worker
 from homeloop.adapters.celery._pydantic import with_models
 from homeloop.adapters.celery._stacks import follow_context
 from homeloop.adapters.celery._task import AsyncTask, coroutine_behind
@@ -22,7 +23,13 @@ from homeloop.errors import AdapterError, ConfigurationError
 _installed: "WeakKeyDictionary[Celery, LoopRuntime | None]" = WeakKeyDictionary()
 
 
-def install(app: Celery, *, runtime: LoopRuntime | None = None, warm_up: Sequence[WarmUp] = ()) -> None:
+def install(
+    app: Celery,
+    *,
+    runtime: LoopRuntime | None = None,
+    warm_up: Sequence[WarmUp] = (),
+    warm_up_timeout: float = WARM_UP_TIMEOUT,
+) -> None:
     """
     Let every task of an app be ``async def``, also those with a ``base`` class of their own.
 
@@ -37,11 +44,15 @@ def install(app: Celery, *, runtime: LoopRuntime | None = None, warm_up: Sequenc
         warm_up: Async functions without arguments that the runtime runs when it starts with a
             worker, one after the other: ``pools.get`` of a `LoopLocal` opens the pool before the
             first task. One that fails is logged, and the worker goes on.
+        warm_up_timeout: Seconds that all of ``warm_up`` may take together, 30 by default; what is not
+            done then is cancelled and has failed. In a prefork pool's child it is at most the setting
+            ``worker_proc_alive_timeout`` (4 s by default) less 1.5 s: Celery kills a child not up by then.
 
     Raises:
         AdapterError: The app has made tasks already or has another runtime, or Celery's task stacks
             cannot follow a coroutine (``USE_FAST_LOCALS``). Nothing was changed.
-        ConfigurationError: An argument is no app, no runtime or no sequence of functions. Nothing was changed.
+        ConfigurationError: An argument is no app, no runtime, no sequence of functions or no number above 0.
+            Nothing was changed.
 
     Thread: the one that sets up the app.
     """
@@ -51,6 +62,7 @@ def install(app: Celery, *, runtime: LoopRuntime | None = None, warm_up: Sequenc
             f"install: runtime is {runtime!r}", "pass a LoopRuntime, or None for the default one"
         )
     check_functions("install", "warm_up", warm_up)
+    check_number("install", "warm_up_timeout", warm_up_timeout, above_least=True)
     name = repr(app.main or "app")
     if app.finalized or "Task" in vars(app):
         raise AdapterError(f"install({name}) comes too late, tasks exist; call it right after Celery()")
@@ -58,12 +70,28 @@ def install(app: Celery, *, runtime: LoopRuntime | None = None, warm_up: Sequenc
     if _installed.setdefault(app, runtime) is not runtime:
         raise AdapterError(f"install({name}) was called with another runtime before; call it once")
     if warm_up:
-        start_with_worker(runtime, warm_up, app)
+        warm_up_with_worker(app, runtime, warm_up, warm_up_timeout)
     if "register_task" in vars(app):
         return
-    from_function, register = app._task_from_fun, app.register_task
+    untyped: Any = app
+    untyped.steps["consumer"].add(GiveBack)
+    from_function, register, decorator = app._task_from_fun, app.register_task, app.task
+
+    def task(*args: Any, **options: Any) -> Any:
+        for fun in args:  # at once: Celery makes the task when somebody wants it
+            check_task_function(fun)
+        made = decorator(*args, **options)
+        if args:
+            return made
+
+        def decorate(fun: Any) -> Any:
+            check_task_function(fun)
+            return made(fun)
+
+        return decorate
 
     def task_from_function(fun: Any, *args: Any, base: Any = None, **options: Any) -> Any:
+        check_task_function(fun)
         if options.get("pydantic") is True and inspect.iscoroutinefunction(fun):
             fun, options = with_models(app, fun, options)
         mixed = base and (inspect.iscoroutinefunction(fun) or coroutine_behind(fun) is not None)
@@ -78,8 +106,7 @@ def install(app: Celery, *, runtime: LoopRuntime | None = None, warm_up: Sequenc
         return register(task, **options)
 
     # `base` and class-based tasks pass the app's task_cls by, and Celery has no public hook for them.
-    untyped: Any = app
-    untyped._task_from_fun, untyped.register_task = task_from_function, register_task
+    untyped._task_from_fun, untyped.register_task, untyped.task = task_from_function, register_task, task
     untyped.task_cls = _async_class(symbol_by_name(untyped.task_cls), runtime)
 
 

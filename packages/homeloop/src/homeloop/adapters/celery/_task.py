@@ -18,13 +18,14 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, TimeLimitEx
 
 from homeloop import LoopRuntime, default_runtime
 from homeloop.adapters.celery import _hub as hub
+from homeloop.adapters.celery._arguments import check_task_function
 from homeloop.adapters.celery._body import Body, SoftLimitReached, current_body
 from homeloop.adapters.celery._handles import handles
 from homeloop.adapters.celery._lifecycle import close_with_worker, start_with_worker
 from homeloop.adapters.celery._recoverable import MARK, ensure_held
 from homeloop.adapters.celery._replay import replayed
 from homeloop.adapters.celery._stacks import app_of, awaited, follow_context
-from homeloop.adapters.celery._worker import KILL_MARGIN, grace_of, is_pool_child, own_limits
+from homeloop.adapters.celery._worker import KILL_MARGIN, is_pool_child, own_limits
 from homeloop.errors import AdapterError, CallTimeoutError, SelfCancelledError
 
 
@@ -60,6 +61,7 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery ships no types
         behind = coroutine_behind(self.run)
         if behind is not None:
             self.run = MethodType(behind, self) if inspect.ismethod(self.run) else behind
+        check_task_function(self.run)
         if inspect.iscoroutinefunction(self.run):
             self.is_async = True
             self.coroutine_function = self.run
@@ -154,7 +156,7 @@ def bridge_to(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with app_of(task):
                 value = in_context(
-                    _wait, chosen, body, partial(runtime.run, drive, timeout=hard_limit), hard_limit
+                    _wait, runtime, body, partial(runtime.run, drive, timeout=hard_limit), hard_limit
                 )
         except BaseException as error:
             if body.is_terminated:  # told to everybody already
@@ -204,13 +206,33 @@ def _here(fn: Callable[..., Any], *args: Any) -> Any:
     return fn(*args)
 
 
-def _wait(chosen: LoopRuntime | None, body: Body, run: Callable[[], Any], hard_limit: float | None) -> Any:
+def _wait(chosen: LoopRuntime, body: Body, run: Callable[[], Any], hard_limit: float | None) -> Any:
     """Run a body to its end; translate how limits end it into what Celery knows."""
+    try:
+        value = _run(chosen, body, run, hard_limit)
+    except (Exception, CancelledError) as error:
+        if body.has_outlasted(hard_limit) and not isinstance(error, TimeLimitExceeded):
+            raise _over(body, hard_limit) from error
+        raise
+    if body.has_outlasted(hard_limit):  # it was cancelled, and has made something else of that
+        raise _over(body, hard_limit)
+    return value
+
+
+def _over(body: Body, hard_limit: float | None) -> TimeLimitExceeded:
+    """Return what a hard limit ends a task with, whatever the coroutine has made of it."""
+    body.postponed.clear()
+    return TimeLimitExceeded(hard_limit)
+
+
+def _run(chosen: LoopRuntime, body: Body, run: Callable[[], Any], hard_limit: float | None) -> Any:
     try:
         return run()
     except SoftLimitReached as reached:
         raise SoftTimeLimitExceeded(*reached.args).with_traceback(reached.__traceback__) from None
     except SoftTimeLimitExceeded:
+        if is_pool_child() and not body.has_ended:
+            _outwait(chosen, body, hard_limit)
         if body.outcome is not None:  # the coroutine has handled the limit, or was faster
             return body.outcome[0]
         if body.is_limited and isinstance(body.error, Exception) and not isinstance(body.error, SoftLimitReached):
@@ -221,5 +243,24 @@ def _wait(chosen: LoopRuntime | None, body: Body, run: Callable[[], Any], hard_l
             raise
         if error.abandoned and is_pool_child():
             # The coroutine, or the loop, does not end. The pool's own limit, due any moment, ends the process.
-            time.sleep(grace_of(chosen) + 2 * KILL_MARGIN)
-        raise TimeLimitExceeded(hard_limit) from error
+            time.sleep(chosen.grace + 2 * KILL_MARGIN)
+        raise _over(body, hard_limit) from error
+
+
+def _outwait(chosen: LoopRuntime, body: Body, hard_limit: float | None) -> None:
+    """
+    See to a body that did not end within the grace after its soft limit. Thread: a child's of a prefork pool.
+
+    Raises:
+        TimeLimitExceeded: It did not end within its hard limit either.
+    """
+    if hard_limit is not None:
+        # For Celery the task must not end before its coroutine: then nothing would kill a child that is stuck.
+        if body.wait_end(hard_limit):
+            return
+        body.cancel()
+        if not body.wait_end(hard_limit + chosen.grace):
+            time.sleep(2 * KILL_MARGIN)  # the pool's own limit, due any moment, ends the process
+        raise _over(body, hard_limit)
+    if not body.is_limited:  # the loop has not even told it
+        chosen.replace_loop()

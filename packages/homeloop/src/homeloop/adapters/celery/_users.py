@@ -16,7 +16,7 @@ from celery import Celery, current_task, signals
 from cryptography.fernet import MultiFernet
 
 from homeloop import User, as_user, current_user
-from homeloop.adapters.celery._arguments import check_number, check_whole
+from homeloop.adapters.celery._arguments import check_number, check_task_function, check_whole
 from homeloop.adapters.celery._function import task_function
 from homeloop.adapters.celery._keys import fernet_of, seal, unseal
 from homeloop.adapters.celery._recoverable import Options, recovered
@@ -184,7 +184,8 @@ def user_aware_task(
     Raises:
         AdapterError: Recovery of a function that is not ``async def``.
         ConfigurationError: ``checkpoint_frequency`` is not from 0 to 100, ``recovery_priority`` not whole, or
-            one of them is given without recovery; or what is decorated is no function.
+            one of them is given without recovery; or what is decorated is no function, or an async generator
+            function.
 
     Calling the task raises:
         UserContextError: There is a user, and it cannot be sealed, or `carry_users` was not called. Nothing
@@ -214,6 +215,7 @@ def user_aware_task(
 
 
 def _aware(fn: Callable[..., Any], recovery: Options | None) -> Callable[..., Any]:
+    check_task_function(fn)
     behind = coroutine_behind(fn)
     if behind is not None:
         return task_function(_aware(behind, recovery))

@@ -33,6 +33,7 @@ class JobCoroutine(Coroutine[Any, Any, Any]):
     Attributes:
         unspoken: What it has raised that asyncio would end the loop with, or take for a cancellation.
         cancellation: What it has raised to say that it is cancelled.
+        outcome: What it has returned, in a tuple of one; asyncio drops it if a cancellation is requested.
         is_due: Whether the next cancellation is the soft time limit's.
     """
 
@@ -42,6 +43,7 @@ class JobCoroutine(Coroutine[Any, Any, Any]):
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self.unspoken: BaseException | None = None
         self.cancellation: BaseException | None = None
+        self.outcome: tuple[Any] | None = None
         self.is_due = False
 
     def send(self, value: Any) -> Any:
@@ -50,6 +52,9 @@ class JobCoroutine(Coroutine[Any, Any, Any]):
             if coroutine is None:
                 coroutine = self._coroutine = self._job.make_coroutine()
             return coroutine.send(value)
+        except StopIteration as end:
+            self.outcome = (end.value,)
+            raise
         except _NOT_FOR_ASYNCIO as error:
             self.unspoken = error
         except asyncio.CancelledError as error:
@@ -68,6 +73,9 @@ class JobCoroutine(Coroutine[Any, Any, Any]):
             raise error
         try:
             return self._coroutine.throw(error)
+        except StopIteration as end:
+            self.outcome = (end.value,)
+            raise
         except _NOT_FOR_ASYNCIO as unspoken:
             self.unspoken = unspoken
         except asyncio.CancelledError as cancellation:
@@ -196,17 +204,15 @@ class Bodies:
             limit.cancel()
         if self._running.pop(job, None) is None:
             return  # given up for lost
-        if task.cancelled():
+        if body.outcome is not None:
+            job.value = body.outcome[0]
+        elif body.unspoken is None and task.cancelled():
             if self._runtime.is_closed:
                 job.lost = self._lost()
             job.error = SelfCancelledError(job.name)  # not looked at if somebody has asked for it
             job.error.__cause__ = body.cancellation
         else:
-            error = body.unspoken or task.exception()
-            if error is None:
-                job.value = task.result()
-            else:
-                job.error = _for_celery(error)
+            job.error = _for_celery(body.unspoken or task.exception())
         self._ended(job)
 
     # -- the end ----------------------------------------------------------------------------------

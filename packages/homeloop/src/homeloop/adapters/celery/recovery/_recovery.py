@@ -25,7 +25,7 @@ from homeloop.adapters.celery._body import current_body
 from homeloop.adapters.celery._checkpoints import RecoveryContext
 from homeloop.adapters.celery._install import runtime_of
 from homeloop.adapters.celery._keys import fernet_of
-from homeloop.adapters.celery._lifecycle import start_with_worker
+from homeloop.adapters.celery._lifecycle import warm_up_with_worker
 from homeloop.adapters.celery._recoverable import MARK, RUN, Body, Options, ensure_held, recoveries
 from homeloop.adapters.celery._users import fernet_here
 from homeloop.adapters.celery._worker import hard_limit_of, is_pool_child, is_prefork
@@ -161,9 +161,9 @@ class Recovery:
             await asyncio.sleep(min(_DELAY, self._terms.sweep_interval))
             raise Reject(f"it cannot be claimed: {error!r}", requeue=True) from error
 
-    def connect(self) -> None:
+    def connect(self, app: Celery) -> None:
         """Follow what becomes of the tasks, and start with the worker."""
-        start_with_worker(self._runtime, [self.warm], self)
+        warm_up_with_worker(app, self._runtime, [self.warm], owner=self)
         # Held by Celery, as this object is by the app.
         signals.task_postrun.connect(self._note_end, weak=False, dispatch_uid=f"homeloop.end.{id(self)}")
         signals.task_revoked.connect(self._note_revoked, weak=False, dispatch_uid=f"homeloop.revoked.{id(self)}")
@@ -298,6 +298,6 @@ def recover_tasks(
     terms = Terms(app.main, lease, sweep_interval, resend_after, max_losses, keep)
     messages = Messages(app, fernet_here() if keys is None else fernet_of(keys))
     recovery = Recovery(store, messages, terms, runtime)
-    recovery.connect()
+    recovery.connect(app)
     recoveries[app] = recovery
     return recovery

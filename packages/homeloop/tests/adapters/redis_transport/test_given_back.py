@@ -1,0 +1,40 @@
+"""What a worker had when Redis went away is delivered again when Redis is back."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WAIT = 30.0  # seconds
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "asyncio"])
+def test_messages_are_given_back_when_redis_is_there_again(  # type: ignore[no-untyped-def]
+    celery_environment: None, redis_url: str, relay, load_app, start_worker, pool: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """At once, not after the visibility timeout, which the recommended settings have at two hours."""
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "homeloop.adapters.celery.pool:TaskPool")
+    monkeypatch.setenv("AWAY_POOL", pool)
+    monkeypatch.setenv("AWAY_BROKER", redis_url)
+    tasks = load_app("away_tasks")
+    monkeypatch.setenv("AWAY_BROKER", relay.url)
+    name = "custom" if pool == "asyncio" else pool
+    notes, log = tmp_path / "log", tmp_path / f"away_tasks-{name}.log"
+    with start_worker("away_tasks", name, 2):
+        result = tasks.held.delay()
+        wait_until(lambda: notes.exists() and "begun" in notes.read_text(), "the task to begin")
+        relay.go_away()
+        wait_until(lambda: "Trying again in" in log.read_text(), "the worker to notice")
+        relay.is_away = False
+        assert result.get(timeout=WAIT) == "second run"
