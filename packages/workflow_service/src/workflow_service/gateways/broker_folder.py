@@ -138,8 +138,8 @@ os.register_at_fork(after_in_child=_forget_parents_owners)
 class Wake:
     """A FIFO that becomes readable when there may be something new. Messages are never in it.
 
-    It is read and written by `os.readv` and `os.writev`: in the place of `os.read` and `os.write` eventlet puts some
-    that wait until there is something to read, or room to write.
+    It is read and written by `os.readv` and `os.writev`: in the place of `os.read` and `os.write` eventlet puts
+    functions that wait until there is something to read, or room to write.
     """
 
     def __init__(self, path: Path) -> None:
