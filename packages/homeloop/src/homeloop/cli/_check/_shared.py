@@ -188,6 +188,8 @@ class SharedObjects:
 
     def _place(self, goal: ast.expr, scope: Scope) -> Global | str | None:
         if isinstance(goal, ast.Subscript):  # a dictionary of clients
+            if self._is_loop(goal.slice, scope):
+                return None  # one for each loop
             goal = goal.value
         elif isinstance(goal, ast.Name) and goal.id not in scope.global_names:
             return None
@@ -196,6 +198,17 @@ class SharedObjects:
         if isinstance(target, str) and not target.startswith(STATE):
             return None
         return target if isinstance(target, Global | str) else None
+
+    def _is_loop(self, key: ast.expr, scope: Scope) -> bool:
+        """Say whether a dictionary's key is the running loop, its number, or a tuple with it."""
+        if isinstance(key, ast.Tuple):
+            return any(self._is_loop(each, scope) for each in key.elts)
+        value = self._project.value_of(key, scope)
+        if not isinstance(value, ast.Call):
+            return False
+        if isinstance(value.func, ast.Name) and value.func.id == "id" and value.args:
+            return self._is_loop(value.args[0], scope)
+        return self._project.called(value, scope) in ("asyncio.get_event_loop", "asyncio.get_running_loop")
 
     def _add_derived(self, shared: Shared) -> None:
         """Add names of modules that are made of the object: a session factory of an engine."""
