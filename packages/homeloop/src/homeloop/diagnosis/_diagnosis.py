@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from homeloop._events import LoopFault
 from homeloop._provenance import LoopFact, Place, Spot, loop_records, object_records, shortened
@@ -122,7 +122,8 @@ def diagnose(error: BaseException, *, channel: Channel = "raised", note: bool = 
 def _add_note(error: BaseException, text: str) -> None:
     """Add a note, once; to notes that are no list, which only the program can have put there, none is added."""
     notes: Any = stored(error).get("__notes__")
-    if type(notes) is list and any(type(each) is str and each == text for each in notes):
+    known = cast("list[object]", notes if type(notes) is list else [])
+    if any(type(each) is str and each == text for each in known):
         return
     try:
         BaseException.add_note(error, text)
