@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Generator, Iterable
-from typing import Any
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
 
@@ -14,6 +15,7 @@ from homeloop.diagnosis import from_fault
 __all__ = ("StrictLoops",)
 
 _KINDS = ("uses", "tasks", "threads", "loops", "pools")
+_ALL = frozenset(_KINDS)
 _BOUND = 1.0  # seconds a thread that is ending may take; it is joined, and waited for no longer than it lives
 
 Result = Generator[None, object, object]
@@ -33,7 +35,12 @@ class StrictLoops:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self._allowed = _checked(config.getini("homeloop_allow"), "the setting homeloop_allow")
+        try:
+            self._allowed = _checked(config.getini("homeloop_allow"))
+        except ValueError as error:
+            raise pytest.UsageError(f"the setting homeloop_allow: {error}") from None
+        self._may = self._allowed
+        self._level = trace.level()
         self._faults: list[trace.LoopFault] = []
         self._known = _Known()
         self._stop = add_instrument(self)
@@ -44,9 +51,9 @@ class StrictLoops:
             self._faults.append(event)
 
     def pytest_unconfigure(self) -> None:
-        """Take everything off again."""
+        """Take everything off again; tracing is at the level that it had before."""
         self._stop()
-        trace.disable()
+        trace.enable(self._level)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Result:
@@ -67,39 +74,63 @@ class StrictLoops:
         finally:
             self._known.add(_Known(), before)
 
+    @pytest.hookimpl(wrapper=True, trylast=True)  # inside of pytest's own, whose teardown needs their setup
+    def pytest_runtest_setup(self, item: pytest.Item) -> Result:
+        """Refuse a test whose marker says something unknown; say of a fixture that failed what it was."""
+        self._read_markers(item)
+        return (yield from self._explained())
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Result:
         """Fail a test that used an object of another loop; say of one that failed anyway what it was."""
-        try:
-            result = yield
-        except Exception as error:
-            diagnose(error, note=True)
-            raise
+        result = yield from self._explained()
+        self._read_markers(item)  # the test or its fixtures may have added some
         self._fail_for_uses(item)
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Result:
         """Fail a test that left something, once its fixtures are torn down."""
-        result = yield
+        result = yield from self._explained()
         self._fail_for_uses(item)
-        left = _Left(self._known, _allowed(item) | self._allowed).told()
+        left = _Left(self._known, self._may).told()
         if left:
             pytest.fail(f"{item.nodeid} left behind:\n" + "\n".join(left), pytrace=False)
         return result
 
-    def _fail_for_uses(self, item: pytest.Item) -> None:
+    def _explained(self) -> Result:
+        """Let a phase run; what fails it is told with what was seen meanwhile, each fault once."""
+        try:
+            return (yield)
+        except Exception as error:
+            found = diagnose(error, note=True)
+            for told in map(from_fault, self._taken_faults()):
+                if found is None or told.code != found.code:
+                    error.add_note(f"\n{told.render()}")
+            raise
+
+    def _taken_faults(self) -> list[trace.LoopFault]:
         faults, self._faults[:] = list(self._faults), []
-        if faults and "uses" not in _allowed(item) | self._allowed:
-            told = "\n\n".join(from_fault(fault).render() for fault in faults)
+        return [] if "uses" in self._may else faults
+
+    def _fail_for_uses(self, item: pytest.Item) -> None:
+        told = "\n\n".join(from_fault(fault).render() for fault in self._taken_faults())
+        if told:
             pytest.fail(f"{item.nodeid} misuses event loops:\n\n{told}", pytrace=False)
+
+    def _read_markers(self, item: pytest.Item) -> None:
+        self._may = _ALL  # what is refused is told of once, and nothing else of this test
+        try:
+            self._may = self._allowed.union(*map(_allowed, item.iter_markers("homeloop")))
+        except ValueError as error:
+            pytest.fail(f"the marker homeloop of {item.nodeid}: {error}", pytrace=False)
 
 
 class _Known:
     """What there is at a moment: threads, and what tracing knows. Nothing of it is kept alive."""
 
     def __init__(self) -> None:
-        self.threads = {thread.ident for thread in threading.enumerate()}
+        self.threads = WeakSet(threading.enumerate())  # not their idents: the next thread gets an ended one's
         self.numbers = {each.number for each in trace.traced()}
 
     def add(self, after: "_Known", before: "_Known") -> None:
@@ -146,13 +177,18 @@ class _Left:
         if "threads" in self._allowed:
             return
         for thread in threading.enumerate():
-            if thread.ident in self._known.threads or thread is threading.current_thread():
+            if thread in self._known.threads or thread is threading.current_thread() or _is_foreign(thread):
                 continue
             if thread.ident == self._own_thread or thread.name.startswith("homeloop-executor"):
                 continue
             thread.join(_BOUND)
             if thread.is_alive():
                 yield f"  thread: {thread.name!r}, {'daemon' if thread.daemon else 'not daemon'}, still running"
+
+
+def _is_foreign(thread: threading.Thread) -> bool:
+    """Say whether a thread was not started by Python's threading: nobody can join it or tell whether it ended."""
+    return isinstance(thread, threading._DummyThread)  # pyright: ignore[reportPrivateUsage] - has no public name
 
 
 def _state(thing: object) -> tuple[str, str | None]:
@@ -178,16 +214,19 @@ def _loop_named(loop: asyncio.AbstractEventLoop) -> str:
     return f"{type(loop).__module__}.{type(loop).__qualname__} ({state})"
 
 
-def _allowed(item: pytest.Item) -> frozenset[str]:
-    found: frozenset[str] = frozenset()
-    for marker in item.iter_markers("homeloop"):
-        found |= _checked(marker.kwargs.get("allow", _KINDS), f"the marker of {item.nodeid}")
-    return found
+def _allowed(marker: pytest.Mark) -> frozenset[str]:
+    """Return what a marker allows; a ValueError tells what is wrong with it."""
+    if marker.args or set(marker.kwargs) - {"allow"}:
+        given = [*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())]
+        raise ValueError(f"({', '.join(given)}): it takes nothing but allow=[...], of {', '.join(_KINDS)}")
+    return _checked(marker.kwargs["allow"]) if marker.kwargs else _ALL
 
 
-def _checked(names: Any, where: str) -> frozenset[str]:
-    given = [names] if isinstance(names, str) else list(names)
+def _checked(names: object) -> frozenset[str]:
+    given: Sequence[object] = [names] if isinstance(names, str) else cast("Sequence[object]", names)
+    if not isinstance(names, str | list | tuple | set | frozenset):
+        raise ValueError(f"allow={names!r} is no list of {', '.join(_KINDS)}")
     unknown = [name for name in given if name not in _KINDS]
     if unknown:
-        raise pytest.UsageError(f"{where}: {unknown[0]!r} is none of {', '.join(_KINDS)}")
-    return frozenset(given)
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(_KINDS)}")
+    return cast("frozenset[str]", frozenset(given))

@@ -174,3 +174,29 @@ def test_tables_that_are_none_are_none_of_ours(text: str) -> None:
     Path("pyproject.toml").write_text(text)
     Path("a.py").write_text("")
     assert main(["check"]) == 0
+
+
+def test_a_path_through_the_parent_has_its_own_configuration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that of the folder from which it is named; its patterns apply however the files are named."""
+    for name in ("here", "there", "bare"):
+        Path(name, "tests").mkdir(parents=True)
+        Path(name, "tests", "a.py").write_text(BROKEN)
+    Path("here/pyproject.toml").write_text("[tool.homeloop.check]\nignore = ['HL114']\n")
+    Path("there/pyproject.toml").write_text("[tool.homeloop.check]\nper-file-ignores = {'tests/*' = ['HL101']}\n")
+    monkeypatch.chdir("here")
+    assert main(["check", "../there"]) == 1
+    assert main(["check", "../bare"]) == 1
+    Path("../there/pyproject.toml").write_text("[tool.homeloop.check]\nexclude = ['tests/*']\n")
+    assert main(["check", "../there"]) == 0
+    assert "0 files checked" in capsys.readouterr().out
+
+
+def test_a_file_is_checked_once_however_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """By itself, by its folder, through another folder or a link."""
+    Path("sub").mkdir()
+    Path("a.py").write_text(BROKEN)
+    Path("b.py").symlink_to("a.py")
+    assert main(["check", "a.py", "sub/../a.py", str(Path("a.py").absolute()), "."]) == 1
+    assert capsys.readouterr().out.endswith("1 finding, 1 file checked\n")

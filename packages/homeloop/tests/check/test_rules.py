@@ -113,6 +113,64 @@ def test_client_of_several_loops(caller: str, code: str, found: Found) -> None:
     assert found(shop____init__="", shop__http=CLIENT, shop__app=head + caller) == [code]
 
 
+@pytest.mark.parametrize(
+    ("key", "codes"),
+    [
+        ("loop", []),
+        ("id(loop)", []),
+        ("asyncio.get_running_loop()", []),
+        ("(url, loop)", []),
+        ("url", ["app.py:10 HL103"]),
+    ],
+)
+def test_clients_by_key(key: str, codes: list[str], found: Found) -> None:
+    """Clients that are kept by the loop that uses them are no fault; by any other key they are."""
+    source = f"""import asyncio
+import httpx
+clients = {{}}
+
+async def get(url):
+    loop = asyncio.get_running_loop()
+    try:
+        client = clients[{key}]
+    except KeyError:
+        client = clients[{key}] = httpx.AsyncClient()
+    return await client.get(url)
+
+for url in "ab":
+    asyncio.run(get(url))
+"""
+    assert found(app=source) == codes
+
+
+def test_work_grows_with_the_program(tmp_path: Path) -> None:
+    """Twice as many clients and runs are about twice the work, not four times; measured in calls."""
+
+    def work(number: int) -> int:
+        parts = [
+            f"c{each} = httpx.AsyncClient()\nasync def f{each}():\n    await c{each}.get('u')\n"
+            f"def g{each}():\n    asyncio.run(f{each}())\ng{each}()\ng{each}()\n"
+            for each in range(number)
+        ]
+        (tmp_path / "app.py").write_text("import asyncio, httpx\n" + "".join(parts))
+        calls = 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            result = examine([tmp_path], Config())
+        finally:
+            sys.setprofile(before)
+        assert [each.code for each in result.findings] == ["HL101"] * number
+        return calls
+
+    assert work(80) < 3 * work(40)
+
+
 def test_names_that_only_look_alike(found: Found) -> None:
     """Other libraries' decorators and classes are not taken for those that the rules know."""
     assert (

@@ -1,6 +1,8 @@
 """The command line: what a stranger reads, and what a program reads."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +148,65 @@ def test_doctor_names_a_signal_that_has_no_name(tmp_path: Path) -> None:
     """Real-time signals have a number only."""
     ended = run("doctor", "--", "sh", "-c", "kill -40 $$", folder=tmp_path)
     assert "signal 40" in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_doctor_hands_on_what_it_alone_is_sent(number: signal.Signals, tmp_path: Path) -> None:
+    """The program ends as it would without the doctor, and its exit code is the doctor's."""
+    (tmp_path / "app.py").write_text(
+        "import signal, sys\n"
+        f"signal.signal({int(number)}, lambda number, frame: sys.exit(40 + number))\n"
+        "print('ready', flush=True)\nwhile True:\n    signal.pause()\n"
+    )
+    command = [sys.executable, "-m", "homeloop", "doctor", "--", "python", "app.py"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as doctor:
+        try:
+            assert doctor.stdout is not None
+            assert doctor.stdout.readline() == b"ready\n"
+            doctor.send_signal(number)
+            out, told = doctor.communicate(timeout=BOUND)  # it ends with the program, which holds the pipe
+        finally:
+            if doctor.poll() is None:
+                os.killpg(doctor.pid, signal.SIGKILL)
+    assert (doctor.returncode, out) == (40 + number, b"")
+    assert f"exit code {40 + number}; no loop faults" in told.decode()
+
+
+LATE = """
+import asyncio, subprocess, sys
+open("ready", "w").close()
+open("go").read()
+async def main():
+    asyncio.run(asyncio.sleep(0))
+try:
+    asyncio.run(main())
+except RuntimeError as error:
+    import traceback
+    traceback.print_exc()
+subprocess.run([sys.executable, "-c", "print('a child')"], stdout=sys.stdout, check=True)
+"""
+
+
+def test_doctor_may_end_before_a_child(tmp_path: Path) -> None:
+    """What a program leaves running goes on as it would: no error of ours is in it, nor in what it starts."""
+    (tmp_path / "late.py").write_text(LATE)
+    (tmp_path / "app.py").write_text(
+        "import subprocess, sys\n"
+        "with open('told', 'wb') as told:\n"
+        "    subprocess.Popen([sys.executable, 'late.py'], stdout=told, stderr=told)._child_created = False\n"
+        "open('ready').read()\n"
+    )
+    for name in ("ready", "go", "told"):
+        os.mkfifo(tmp_path / name)
+    reader = os.open(tmp_path / "told", os.O_RDONLY | os.O_NONBLOCK)
+    ended = run("doctor", "--", "python", "app.py", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (tmp_path / "go").write_text("")
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, encoding="utf-8") as told:
+        text = told.read()
+    assert "error[LOOP201]" in text
+    assert "FileNotFoundError" not in text
+    assert "\na child\n" in text

@@ -172,6 +172,41 @@ def test_wide_groups() -> None:
     assert diagnose(ExceptionGroup("wide", [ValueError(number) for number in range(50_000)])) is None
 
 
+def faulty() -> BaseException:
+    """Return an error that is a finding, wherever it stands."""
+    with pytest.raises(RuntimeError) as caught:
+        asyncio.get_running_loop()
+    return caught.value
+
+
+@pytest.mark.parametrize("position", [0, 50, 99])
+def test_causes_of_members(position: int) -> None:
+    """What a member of a large group came from is found, whichever it is; so is a member beside a long chain."""
+    members = [ValueError(number) for number in range(100)]
+    for number, member in enumerate(members):
+        member.__cause__ = faulty() if number == position else KeyError(number)
+    group = ExceptionGroup("wide", members)
+    assert diagnose(group) is not None
+    last: BaseException = ExceptionGroup("chained", [ValueError(), faulty()])
+    first = last
+    for _ in range(1000):
+        inner = ValueError()
+        last.__cause__ = inner
+        last = inner
+    assert diagnose(first) is not None
+
+
+@pytest.mark.parametrize("notes", [("a",), "a", None, [Hostile()]])
+def test_notes_of_any_kind(notes: object) -> None:
+    """A finding is returned though it cannot be added as a note, and nobody's code is run for it."""
+    error = faulty()
+    error.__notes__ = notes  # type: ignore[assignment]
+    RAN.clear()
+    assert diagnose(error, note=True) is not None
+    assert RAN == []
+    assert notes == error.__notes__ if type(notes) is not list else len(error.__notes__) == 2
+
+
 def test_no_exception_at_all() -> None:
     """What is no exception is no finding."""
     assert diagnose("Event loop is closed") is None  # type: ignore[arg-type]

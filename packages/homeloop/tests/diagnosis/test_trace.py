@@ -81,6 +81,53 @@ def test_what_others_patched_stays() -> None:
         asyncio.Event.set = original  # type: ignore[method-assign]
 
 
+def test_kept_by_others_it_does_nothing(heard: Heard) -> None:
+    """What somebody else has wrapped calls the original only, once tracing is off; on again, it tells once."""
+
+    async def touch() -> None:
+        event = asyncio.Event()
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)
+        thread = threading.Thread(target=event.set)
+        thread.start()
+        await asyncio.to_thread(thread.join, BOUND)
+        await asyncio.wait_for(waiting, BOUND)
+
+    traced = asyncio.Event.set
+    original = traced.__wrapped__  # type: ignore[attr-defined]
+    asyncio.Event.set = lambda self: traced(self)  # type: ignore[method-assign]
+    try:
+        trace.disable()
+        asyncio.run(touch())
+        assert heard.faults == []
+        trace.enable(1)
+        asyncio.run(touch())
+        assert [fault.kind for fault in heard.faults] == ["unsafe-cross-thread"]
+        trace.disable()
+    finally:
+        asyncio.Event.set = original
+
+
+class Sealed(type):
+    """A class of classes that nothing can be put into."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise PermissionError(name)
+
+
+def test_a_patch_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was exchanged before it is put back, and tracing is off."""
+    before = [vars(owner)[name] for owner, names in PATCHED for name in names]
+    finders = list(sys.meta_path)
+    sealed = Sealed("AsyncClient", (), {})
+    monkeypatch.setattr("httpx._client.AsyncClient", sealed)
+    with pytest.raises(PermissionError):
+        trace.enable(3)
+    assert trace.level() == 0
+    assert [vars(owner)[name] for owner, names in PATCHED for name in names] == before
+    assert sys.meta_path == finders
+
+
 def test_wake_up_from_a_thread(heard: Heard) -> None:
     """Who sets an event from another thread is told where, though nothing is raised."""
 

@@ -31,9 +31,10 @@ def test_second():
 
 
 @pytest.fixture
-def strict(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A folder for tests, with nothing of this run's settings."""
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
+def strict(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder for tests, with nothing of this run's settings, and no plugin but ours: others load slowly."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider -p homeloop_pytest\n")
     return pytester
 
 
@@ -217,24 +218,128 @@ async def test_allowed(queue):
     assert "test_other_loop misuses event loops" in result.stdout.str()
 
 
-def test_unknown_names(strict: pytest.Pytester) -> None:
-    """A marker or setting that names something unknown is an error."""
-    strict.makepyfile("import pytest\n@pytest.mark.homeloop(allow=['sockets'])\ndef test_one(): pass\n")
-    assert "'sockets' is none of uses, tasks, threads, loops, pools" in run(strict).stdout.str()
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("allow=['sockets']", "'sockets' is none of"),
+        ("allow=5", "allow=5 is no list of"),
+        ("allow=None", "allow=None is no list of"),
+        ("alow=['tasks']", "(alow=['tasks']): it takes nothing but allow=[...], of"),
+        ("['tasks']", "(['tasks']): it takes nothing but allow=[...], of"),
+    ],
+)
+def test_mistakes_in_a_marker(strict: pytest.Pytester, given: str, told: str) -> None:
+    """A marker that says something unknown is an error of its test, told once, and the test does not run."""
+    strict.makepyfile(f"import pytest\n@pytest.mark.homeloop({given})\ndef test_one(): raise SystemExit\n")
+    result = run(strict)
+    result.assert_outcomes(errors=1)
+    marker = "the marker homeloop of test_mistakes_in_a_marker.py::test_one: "
+    assert f"{marker}{told} uses, tasks, threads, loops, pools" in result.stdout.str()
+
+
+def test_mistake_in_the_setting(strict: pytest.Pytester) -> None:
+    """A setting that says something unknown ends the run before it begins."""
     result = run(strict, "-o", "homeloop_allow=sockets")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "homeloop_allow: 'sockets' is none of uses, tasks" in result.stderr.str()
 
 
-def test_off(strict: pytest.Pytester) -> None:
-    """Without the option pytest does not import homeloop, and asyncio is as it was."""
+def test_fault_is_told_once(strict: pytest.Pytester) -> None:
+    """A test, or a fixture, that fails with the fault's error, or with another one, tells of it there and once."""
     strict.makepyfile(
+        LOCK
+        + """
+def test_same():
+    asyncio.run(both())
+
+def test_other():
+    with pytest.raises(RuntimeError):
+        asyncio.run(both())
+    assert not "sound"
+
+@pytest.fixture
+def failing():
+    asyncio.run(both())
+
+def test_fixture(failing):
+    pass
+"""
+    )
+    result = run(strict, "-k", "not second")
+    result.assert_outcomes(passed=1, failed=2, errors=1)
+    assert result.stdout.str().count("error[LOOP103]") == 3
+
+
+THREADS = (
+    HEAD
+    + """
+import _thread
+
+begun, never = threading.Event(), threading.Event()
+
+def in_c():
+    threading.current_thread()  # makes a dummy of it
+    begun.set()
+    never.wait()
+
+def test_dummy():
+    _thread.start_new_thread(in_c, ())
+    assert begun.wait(5)
+
+@pytest.fixture(scope="module")
+def other():
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    return thread, end
+
+def test_reused(other):
+    other[1].set()
+    other[0].join()
+    for _ in range(1000):
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait, daemon=True)
+        thread.start()
+        if thread.ident == other[0].ident:
+            return
+        end.set()
+        thread.join()
+    pytest.skip("no ident was used again")
+"""
+)
+
+
+def test_threads_of_others(strict: pytest.Pytester) -> None:
+    """A thread that Python did not start harms nothing; one that got an ended one's ident is told of."""
+    strict.makepyfile(THREADS)
+    result = run(strict)
+    result.assert_outcomes(passed=2, errors=1)
+    assert "::test_reused left behind:" in result.stdout.str()
+
+
+def test_level_of_before(strict: pytest.Pytester) -> None:
+    """Who traces anyway goes on as before when the strict run ends."""
+    strict.makepyfile("def test_one(): pass\n")
+    strict.makeconftest(
+        "from homeloop import trace\ntrace.enable(1)\n"
+        "class Last:\n    def pytest_unconfigure(self): print('level', trace.level())\n"
+        "import pytest\n@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_configure(config): config.pluginmanager.register(Last())\n"
+    )
+    assert "level 1" in run(strict).stdout.str()
+
+
+def test_off(pytester: pytest.Pytester) -> None:
+    """Without the option pytest loads our module by its entry point, not homeloop, and asyncio is as it was."""
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider -p no:asyncio\n")
+    pytester.makepyfile(
         "import asyncio, sys\n"
         "def test_off():\n"
         "    assert 'homeloop_pytest' in sys.modules\n"
         "    assert 'homeloop' not in sys.modules\n"
         "    assert asyncio.Event.set.__module__ == 'asyncio.locks'\n"
     )
-    strict.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_tracing_is_off_afterwards() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
 
 _FOUND = 1
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_to(commands: "Commands") -> None:
@@ -73,17 +74,44 @@ def _environment(log: Path, *, quiet: bool) -> dict[str, str]:
 
 
 def _run_command(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command to its end; Ctrl-C goes to it, being in our process group, and is not ours."""
+    """Run a command to its end; signals that we are sent meanwhile go on to it, what we ignore it ignores."""
     if command[0] in ("python", "python3"):
         command = [sys.executable, *command[1:]]  # the one that has homeloop
-    with subprocess.Popen(command, env=environment) as process:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        forwarded = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-        try:
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        if process is None:
+            early.append(number)
+        elif number != signal.SIGINT or not _shares_terminal():
+            process.send_signal(number)
+
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
+    heard = [number for number, handler in before.items() if handler != signal.SIG_IGN]  # ignored under nohup
+    for number in heard:
+        signal.signal(number, forward)
+    try:
+        with subprocess.Popen(command, env=environment) as process:
+            for each in early:
+                process.send_signal(each)
             return process.wait()
-        finally:
-            signal.signal(signal.SIGINT, before)
-            signal.signal(signal.SIGTERM, forwarded)
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
+def _shares_terminal() -> bool:
+    """Say whether Ctrl-C reaches the command too, because both of us are in the terminal's foreground."""
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _signal_name(number: int) -> str:

@@ -43,25 +43,34 @@ class _Watch:
         self._told.add(key)
         told = {"pid": os.getpid(), "caught_before": caught_before, "finding": json.loads(found.to_json())}
         line = json.dumps({**told, "text": found.render()}) + "\n"  # in ASCII: whatever text, it is one line
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+            self._append(line.encode())
+        except OSError:
+            pass  # the doctor has ended before us, and its folder is gone
         if not self._quiet:
             try:
                 os.write(2, f"\n{found.render(color=os.isatty(2))}\n".encode(errors="backslashreplace"))
             except OSError:
                 pass  # nobody reads it; the log has it
 
+    def _append(self, line: bytes) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
 
 def watch() -> None:
-    """Trace this process at the highest level and look at every error it tells of."""
+    """Trace this process at the highest level and look at every error it tells of, if there is a doctor still."""
     path = os.environ.get(LOG)
     if not path:
         return
     watching = _Watch(path, bool(os.environ.get(QUIET)))
-    Path(path).touch(0o600)  # the doctor sees that somebody was there
+    try:
+        Path(path).touch(0o600)  # the doctor sees that somebody was there
+    except OSError:
+        return
     trace.enable(3)
     add_instrument(watching)
     _hook_exceptions(watching)

@@ -1,5 +1,6 @@
 """An exception, what it came from and what it holds: each with its frames, root causes first."""
 
+from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, cast
@@ -8,8 +9,8 @@ from homeloop.diagnosis._executing import tell_loops
 from homeloop.diagnosis._frames import Frame, walk
 from homeloop.diagnosis._reading import kind_name, kinds
 
-MAX_LINKS = 40
-"""Exceptions looked at, through causes, contexts and groups. A guess; real chains have about five."""
+MAX_LINKS = 256
+"""Exceptions looked at, through causes, contexts and groups. A guess; real chains have about five, groups more."""
 
 _CAUSE = BaseException.__dict__["__cause__"]
 _CONTEXT = BaseException.__dict__["__context__"]
@@ -67,17 +68,23 @@ class Link:
         return any(".".join(kind_name(kind)) in names for kind in kinds(self.error))
 
 
+_Waiting = tuple[BaseException, Link | None, bool]
+
+
 def unwind(error: BaseException) -> list[Link]:
     """
     Return the chain of an exception, what came first at the front.
 
-    Cycles and endless chains end it; only the exceptions' own storage is read.
+    Members of groups take turns with what exceptions came from: neither many of the one nor a long chain of the
+    other hides the rest. Cycles and endless chains end it; only the exceptions' own storage is read.
     """
     links: list[Link] = []
     seen: set[int] = {id(error)}
-    waiting: list[tuple[BaseException, Link | None, bool]] = [(error, None, False)]
-    while waiting and len(links) < MAX_LINKS:
-        current, parent, handled = waiting.pop(0)
+    origins: deque[_Waiting] = deque([(error, None, False)])
+    members: deque[_Waiting] = deque()
+    while (origins or members) and len(links) < MAX_LINKS:
+        first, second = (origins, members) if len(links) % 2 == 0 else (members, origins)
+        current, parent, handled = (first or second).popleft()
         link = Link(
             current,
             walk(cast("TracebackType | None", _TRACEBACK.__get__(current))),
@@ -86,24 +93,32 @@ def unwind(error: BaseException) -> list[Link]:
         )
         tell_loops(link.frames, _outside(link, parent))
         links.append(link)
-        for inner, named in _inner(current):
-            if id(inner) not in seen:
-                seen.add(id(inner))
-                waiting.append((inner, link, handled or not named))
-    return links[::-1]
+        for waiting, found in ((origins, _origins(current)), (members, _members(current))):
+            for inner, named in found:
+                if id(inner) not in seen:
+                    seen.add(id(inner))
+                    waiting.append((inner, link, handled or not named))
+    links.reverse()
+    links.sort(key=lambda link: -link.depth)
+    return links
 
 
-def _inner(error: BaseException) -> list[tuple[BaseException, bool]]:
-    """Return the exceptions that one refers to, and whether it names them as its cause or part."""
+def _origins(error: BaseException) -> list[tuple[BaseException, bool]]:
+    """Return what an exception came from, and whether it names it as its cause."""
     found: list[tuple[BaseException, bool]] = []
     for named, descriptor in ((True, _CAUSE), (False, _CONTEXT)):
         inner = descriptor.__get__(error)
         if issubclass(type(inner), BaseException):  # isinstance() would ask the object itself
             found.append((inner, named))
-    if issubclass(type(error), BaseExceptionGroup):
-        members: Any = _MEMBERS.__get__(error)
-        found.extend((member, True) for member in members[:MAX_LINKS])
     return found
+
+
+def _members(error: BaseException) -> list[tuple[BaseException, bool]]:
+    """Return the exceptions that a group holds; each is named."""
+    if not issubclass(type(error), BaseExceptionGroup):
+        return []
+    members: Any = _MEMBERS.__get__(error)
+    return [(member, True) for member in members[:MAX_LINKS]]
 
 
 def _outside(link: Link, parent: Link | None) -> Frame | None:

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from homeloop._events import LoopFault
 from homeloop._provenance import LoopFact, Place, Spot, loop_records, object_records, shortened
@@ -96,8 +96,8 @@ def diagnose(error: BaseException, *, channel: Channel = "raised", note: bool = 
         error: The exception, with its traceback.
         channel: How it came to light: ``raised`` to the caller, ``logged`` by a loop, ``unraisable`` from a
             finalizer, or from an ``atexit`` hook.
-        note: Add what was found to the exception as a note, once, so that every traceback of it shows it.
-            Otherwise the exception is not changed.
+        note: Add what was found to the exception as a note, once, so that every traceback of it shows it; none is
+            added if its ``__notes__`` are no list. Otherwise the exception is not changed.
 
     Returns:
         The finding, or None. It holds no reference to the exception or any of its objects.
@@ -120,9 +120,15 @@ def diagnose(error: BaseException, *, channel: Channel = "raised", note: bool = 
 
 
 def _add_note(error: BaseException, text: str) -> None:
-    notes = stored(error).get("__notes__")
-    if type(notes) is not list or text not in notes:
+    """Add a note, once; to notes that are no list, which only the program can have put there, none is added."""
+    notes: Any = stored(error).get("__notes__")
+    known = cast("list[object]", notes if type(notes) is list else [])
+    if any(type(each) is str and each == text for each in known):
+        return
+    try:
         BaseException.add_note(error, text)
+    except Exception:  # it asks the exception's own class for the notes, and takes nothing but a list
+        logger.debug("a diagnosis could not be added as a note", exc_info=True)
 
 
 def from_fault(fault: LoopFault) -> Diagnosis:

@@ -32,15 +32,26 @@ class _Tracing:
         self._setting = RLock()
 
     def _set_level(self, level: int) -> None:
+        self._undo()
+        object_records.forget_unreferred()
+        forget_reports()
+        try:
+            self._patch(level)
+        except BaseException:
+            self._undo()
+            raise
+        self.level = level
+
+    def _undo(self) -> None:
+        self.level = 0
         self._patches.undo()
         if (
             self._finder is not None and self._finder in sys.meta_path
         ):  # else somebody has put back a list of before
             sys.meta_path.remove(self._finder)
         self._finder = None
-        self.level = level
-        object_records.forget_unreferred()
-        forget_reports()
+
+    def _patch(self, level: int) -> None:
         find_spot = deep_spot if level >= HIGHEST else user_spot
         if level >= 1:
             patch_loops(self._patches)
@@ -63,7 +74,7 @@ def trace_level() -> int:
 
 def set_trace_level(level: int) -> None:
     """
-    Choose what is recorded and checked; 0 puts everything back as it was.
+    Choose what is recorded and checked; 0 puts everything back as it was, and so does an error meanwhile.
 
     Raises:
         ValueError: There is no such level. Nothing was changed.

@@ -13,6 +13,7 @@ class Patches:
 
     def __init__(self) -> None:
         self._undo: list[tuple[Any, str, object, object]] = []
+        self._switch = _Switch()
 
     def wrap(self, owner: Any, name: str, wrapper: Callable[[Method], Method]) -> None:
         """
@@ -21,12 +22,14 @@ class Patches:
         Args:
             owner: A class or a module that can be written to.
             wrapper: Takes the function as it is found, inherited ones included.
+
+        Who wraps it once more keeps ours alive: after `undo` it does nothing but call the original.
         """
         original = getattr(owner, name, None)
         if original is None:
             return
         before = _own(owner, name)
-        changed = wrapper(original)
+        changed = _switched(original, wrapper(original), self._switch)
         changed.__name__ = name
         changed.__wrapped__ = original  # type: ignore[attr-defined]
         try:
@@ -37,6 +40,8 @@ class Patches:
 
     def undo(self) -> None:
         """Put everything back; what somebody else has exchanged since then is left alone."""
+        self._switch.is_on = False
+        self._switch = _Switch()
         while self._undo:
             owner, name, before, changed = self._undo.pop()
             if _own(owner, name) is not changed:
@@ -45,6 +50,22 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, before)
+
+
+class _Switch:
+    """Whether the methods exchanged together do what they are for."""
+
+    __slots__ = ("is_on",)
+
+    def __init__(self) -> None:
+        self.is_on = True
+
+
+def _switched(original: Method, changed: Method, switch: _Switch) -> Method:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (changed if switch.is_on else original)(*args, **kwargs)
+
+    return call
 
 
 def _own(owner: Any, name: str) -> object:

@@ -1,5 +1,6 @@
 """What is checked: ``[tool.homeloop.check]`` of pyproject.toml, and what the command line says instead."""
 
+import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class Config:
         return replace(found, select=found.select - codes(ignore.split(","), "--ignore"))
 
     def _matches(self, path: Path, pattern: str) -> bool:
-        whole = path.absolute()
+        whole = Path(os.path.abspath(path))  # noqa: PTH100 - a link's target has other folders
         try:
             name = whole.relative_to(self.folder.absolute()).as_posix()
         except ValueError:
@@ -84,7 +85,7 @@ def read_config(start: Path) -> Config:
     Raises:
         ConfigError: It cannot be read, or says something unknown.
     """
-    whole = start.absolute()
+    whole = Path(os.path.abspath(start))  # noqa: PTH100 - the parents of ../x are not those of here
     for folder in (whole, *whole.parents):
         file = folder / "pyproject.toml"
         if not file.is_file():

@@ -29,6 +29,7 @@ class Entries:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._reachable = _Reachable(project)
         self._entries = {
             scope: Entry(kind, scope) for scope in project.scopes if (kind := self._kind(scope)) is not None
         }
@@ -120,23 +121,81 @@ class Entries:
 
     def times(self, module: Module, runs: Iterable[Run]) -> int:
         """Return how often a module, as a program, executes any of these runs: 0, 1 or 2, which is many."""
-        return _Count(self._project, {run.call for run in runs}).of(module.top)
+        return _Count(self._project, {run.call for run in runs}, self._reachable).of(module.top)
+
+
+class _Reachable:
+    """Which runs code may come to: most code comes to none of those that are counted."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.handed = {each.call: each for each in project.handed}
+        self._positions: dict[Scope, dict[ast.AST, list[int]]] = {}
+        self._direct: dict[Scope, tuple[set[ast.AST], set[Scope]]] = {}
+        self._of_scope: dict[Scope, set[ast.AST]] = {}
+        self._of_node: dict[ast.AST, set[ast.AST]] = {}
+
+    def from_statement(self, node: ast.stmt, scope: Scope) -> set[ast.AST]:
+        """Return the calls of the runs that a statement may come to, through the functions that it calls."""
+        if node not in self._of_node:
+            runs, called = self._seen(ast.walk(node), scope)
+            self._of_node[node] = runs.union(*map(self._from_scope, called))
+        return self._of_node[node]
+
+    def statements(self, body: list[ast.stmt], scope: Scope, runs: set[ast.Call]) -> list[ast.stmt]:
+        """Return those of a function's statements that may come to one of the runs."""
+        if scope not in self._positions:
+            found = self._positions[scope] = {}
+            for position, statement in enumerate(body):
+                for run in self.from_statement(statement, scope):
+                    found.setdefault(run, []).append(position)
+        known = self._positions[scope]
+        return [body[each] for each in sorted({each for run in runs for each in known.get(run, ())})]
+
+    def _from_scope(self, scope: Scope) -> set[ast.AST]:
+        if scope not in self._of_scope:
+            seen, waiting, found = {scope}, [scope], set[ast.AST]()
+            while waiting:
+                at = waiting.pop()
+                if at not in self._direct:
+                    self._direct[at] = self._seen(at.own, at)
+                runs, called = self._direct[at]
+                found |= runs
+                waiting += called - seen
+                seen |= called
+            self._of_scope[scope] = found
+        return self._of_scope[scope]
+
+    def _seen(self, nodes: Iterable[ast.AST], scope: Scope) -> tuple[set[ast.AST], set[Scope]]:
+        runs, called = set[ast.AST](), set[Scope]()
+        for node in nodes:
+            if isinstance(node, ast.Call):
+                given = self.handed.get(node)
+                target = self._project.called(node, scope) if given is None else given.function
+                if node in self._project.run_calls:
+                    runs.add(node)
+                if isinstance(target, Scope):
+                    called.add(target)
+        return runs, called
 
 
 class _Count:
     """Follows a module's code: branches of an if exclude each other, a loop is many."""
 
-    def __init__(self, project: Project, runs: set[ast.Call]) -> None:
+    def __init__(self, project: Project, runs: set[ast.Call], reachable: _Reachable) -> None:
         self._project = project
         self._runs = runs
-        self._handed = {each.call: each for each in project.handed}
+        self._reachable = reachable
         self._known: dict[Scope, int] = {}
 
     def of(self, scope: Scope) -> int:
         if scope not in self._known:
             self._known[scope] = 0  # a recursion adds nothing
             body = scope.node.body
-            self._known[scope] = self._sequence(body, scope) if isinstance(body, list) else self._node(body, scope)
+            if isinstance(body, list):
+                self._known[scope] = self._sequence(self._reachable.statements(body, scope, self._runs), scope)
+            else:
+                self._known[scope] = self._node(body, scope)
         return self._known[scope]
 
     def _sequence(self, body: list[ast.stmt], scope: Scope) -> int:
@@ -151,6 +210,8 @@ class _Count:
 
     def _node(self, node: ast.AST, scope: Scope) -> int:
         if isinstance(node, _DEFINITIONS):
+            return 0
+        if isinstance(node, ast.stmt) and self._runs.isdisjoint(self._reachable.from_statement(node, scope)):
             return 0
         if isinstance(node, ast.If):
             branches = max(self._sequence(node.body, scope), self._sequence(node.orelse, scope))
@@ -176,7 +237,7 @@ class _Count:
         target = self._project.called(node, scope)
         if isinstance(target, Scope):
             return self.of(target)
-        handed = self._handed.get(node)
+        handed = self._reachable.handed.get(node)
         if handed is None:
             return 0
         many = isinstance(node.func, ast.Attribute) and node.func.attr == "map"

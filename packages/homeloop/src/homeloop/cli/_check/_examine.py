@@ -76,12 +76,13 @@ def _is_ignored(finding: Finding, modules: dict[Path, Module]) -> bool:
 
 
 def _files(paths: Sequence[Path], config: Config) -> Iterator[tuple[Path, Path]]:
-    """Yield each file once, with what was asked for that contains it."""
-    seen: set[Path] = set()
+    """Yield each file once, however it is named, with what was asked for that contains it."""
+    seen: set[str] = set()
     for root in paths:
         for path in sorted(_python_files(root, config)) if root.is_dir() else [root]:
-            if path not in seen:
-                seen.add(path)
+            whole = os.path.realpath(path)
+            if whole not in seen:
+                seen.add(whole)
                 yield path, root
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from homeloop.cli._check._entries import Entries, Entry
 from homeloop.cli._check._findings import Finding, found
-from homeloop.cli._check._project import Project, Run
+from homeloop.cli._check._project import Project, Run, Target
 from homeloop.cli._check._shared import Shared, SharedObjects
 from homeloop.cli._check._source import Scope
 
@@ -21,10 +21,10 @@ _HOW = {
 def shared_objects(project: Project) -> Iterator[Finding]:
     """Find what is used by several loops, one after the other or at once."""
     entries, objects = Entries(project), SharedObjects(project)
-    reach = {id(run): project.coroutines(run) for run in project.runs}
+    uses = _Uses(project, objects)
     for shared in objects.all():
-        users = [run for run in project.runs if _is_used(shared, run, reach[id(run)], project, objects)]
-        stale = [run for run in users if not _is_fresh(shared, run, reach[id(run)], objects)]
+        users = uses.of(shared)
+        stale = [run for run in users if not _is_fresh(shared, uses.reach[run.call], objects)]
         if stale:
             yield from _judged(shared, stale, users, project, entries)
 
@@ -78,16 +78,40 @@ def _is_test(scope: Scope) -> bool:
     return scope.qualname.rpartition(".")[2].startswith("test") and scope.module.path.stem.startswith("test_")
 
 
-def _is_used(shared: Shared, run: Run, reach: list[Scope], project: Project, objects: SharedObjects) -> bool:
-    if run.call is shared.made or run.coroutine is None:
-        return False
-    nodes = list(_given(run, project))
-    named = objects.uses(shared, nodes, run.scope)
-    if not named:
-        named = any(objects.uses(shared, scope.own, scope) for scope in reach)
-    if shared.member is None or not named:
-        return named
-    return any(objects.uses_member(shared, scope) for scope in reach)
+class _Uses:
+    """
+    Which runs use what: read once, for all objects.
+
+    Attributes:
+        reach: For each run's call our functions that run on its loop.
+    """
+
+    def __init__(self, project: Project, objects: SharedObjects) -> None:
+        self._objects = objects
+        self.reach = {run.call: project.coroutines(run) for run in project.runs}
+        self._runs: dict[Target, dict[ast.Call, Run]] = {}
+        within: dict[Scope, set[Target]] = {}
+        for run in project.runs:
+            named = objects.named(_given(run, project), run.scope)
+            for scope in self.reach[run.call]:
+                if scope not in within:
+                    within[scope] = objects.named(scope.own, scope)
+                named |= within[scope]
+            for target in named:
+                self._runs.setdefault(target, {})[run.call] = run
+
+    def of(self, shared: Shared) -> list[Run]:
+        """Return the runs that use an object, other than the one that makes it."""
+        found = {call: run for target in shared.targets for call, run in self._runs.get(target, {}).items()}
+        return [
+            run
+            for call, run in found.items()
+            if call is not shared.made
+            and (
+                shared.member is None
+                or any(self._objects.uses_member(shared, scope) for scope in self.reach[call])
+            )
+        ]
 
 
 def _given(run: Run, project: Project) -> Iterator[ast.AST]:
@@ -102,6 +126,6 @@ def _given(run: Run, project: Project) -> Iterator[ast.AST]:
                 yield from ast.walk(value)
 
 
-def _is_fresh(shared: Shared, run: Run, reach: list[Scope], objects: SharedObjects) -> bool:
+def _is_fresh(shared: Shared, reach: list[Scope], objects: SharedObjects) -> bool:
     """Say whether the object is made by the very run, or closed before its end."""
     return any(scope in shared.makers or objects.closes(shared, scope) for scope in reach)

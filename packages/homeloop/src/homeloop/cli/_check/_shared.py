@@ -1,7 +1,7 @@
 """Clients, pools and locks that several functions share: in a module, in a class, behind a cache."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from homeloop.cli._check._known import CACHES, CLIENTS, CLOSINGS, PRIMITIVES, RUNS
@@ -49,8 +49,13 @@ class SharedObjects:
             for scope in module.scopes:
                 every += self._cached(scope)
                 every += self._kept(scope)
+        derived = self._derived()
         for shared in every:
-            self._add_derived(shared)
+            waiting = list(shared.targets)
+            while waiting:
+                more = [each for each in derived.get(waiting.pop(), ()) if each not in shared.targets]
+                shared.targets.update(more)
+                waiting += more
         return every
 
     def made_by(self, node: ast.expr | None, scope: Scope) -> str | None:
@@ -78,13 +83,14 @@ class SharedObjects:
                 return True
         return False
 
-    def uses(self, shared: Shared, nodes: Iterator[ast.AST] | list[ast.AST], scope: Scope) -> bool:
-        """Say whether any of the nodes stands for the object."""
-        return any(
-            self._project.resolve(node, scope) in shared.targets
+    def named(self, nodes: Iterable[ast.AST], scope: Scope) -> set[Target]:
+        """Return all that the nodes stand for."""
+        found = (
+            self._project.resolve(node, scope)
             for node in nodes
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
         )
+        return {target for target in found if target is not None}
 
     def closes(self, shared: Shared, scope: Scope) -> bool:
         """Say whether a function closes the object."""
@@ -188,6 +194,8 @@ class SharedObjects:
 
     def _place(self, goal: ast.expr, scope: Scope) -> Global | str | None:
         if isinstance(goal, ast.Subscript):  # a dictionary of clients
+            if self._is_loop(goal.slice, scope):
+                return None  # one for each loop
             goal = goal.value
         elif isinstance(goal, ast.Name) and goal.id not in scope.global_names:
             return None
@@ -197,16 +205,28 @@ class SharedObjects:
             return None
         return target if isinstance(target, Global | str) else None
 
-    def _add_derived(self, shared: Shared) -> None:
-        """Add names of modules that are made of the object: a session factory of an engine."""
+    def _is_loop(self, key: ast.expr, scope: Scope) -> bool:
+        """Say whether a dictionary's key is the running loop, its number, or a tuple with it."""
+        if isinstance(key, ast.Tuple):
+            return any(self._is_loop(each, scope) for each in key.elts)
+        value = self._project.value_of(key, scope)
+        if not isinstance(value, ast.Call):
+            return False
+        if isinstance(value.func, ast.Name) and value.func.id == "id" and value.args:
+            return self._is_loop(value.args[0], scope)
+        return self._project.called(value, scope) in ("asyncio.get_event_loop", "asyncio.get_running_loop")
+
+    def _derived(self) -> dict[Target, list[Global]]:
+        """For what a call at a module's top is given the names of what it makes: sessions of an engine."""
+        found: dict[Target, list[Global]] = {}
         for module in self._project.modules:
             for name, values in module.top.names.items():
                 for value in values:
-                    if isinstance(value, ast.Call) and Global(module, name) not in shared.targets:
+                    if isinstance(value, ast.Call):
                         given = [value.func, *value.args, *(each.value for each in value.keywords)]
-                        nodes = [node for part in given for node in _names(part)]
-                        if self.uses(shared, nodes, module.top):
-                            shared.targets.add(Global(module, name))
+                        for target in self.named((node for part in given for node in _names(part)), module.top):
+                            found.setdefault(target, []).append(Global(module, name))
+        return found
 
 
 def _names(node: ast.AST) -> Iterator[ast.AST]:
