@@ -67,14 +67,14 @@ def test_killed_worker(start, key: str, cannot) -> None:  # type: ignore[no-unty
         worker.forgive_open_resources()
     transport = {}
     if start.broker == "redis":
-        # Redis knows nothing of workers: a message is given back when its time is over, an hour unless told otherwise.
-        # A worker looks for those every 100 s (kombu's defaults), here every second.
+        # Redis knows nothing of workers: a message is given back when its time is over, an hour by default.
+        # A worker looks for those every 100 s by default, here every second.
         transport = {"visibility_timeout": 1, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
         if start.pool in ("gevent", "eventlet"):
             cannot(
-                "kombu's consumer for these pools never looks for what a killed worker had, for its BRPOP answers before "
-                "its poll has ended in vain; a worker of another pool does, or one with the option `polling_interval`, "
-                "as here, which then sleeps so long between looks"
+                "kombu's consumer for these pools never looks for what a killed worker had: its BRPOP answers before "
+                "its poll has ended in vain; a worker of another pool does, or one with the option "
+                "`polling_interval`, as here, which then sleeps so long between looks"
             )
             transport["polling_interval"] = 3
     with start.worker(transport=transport) as worker:
