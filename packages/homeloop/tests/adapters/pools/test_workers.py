@@ -72,7 +72,7 @@ def test_killed_worker(start, key: str, cannot) -> None:  # type: ignore[no-unty
         transport = {"visibility_timeout": 1, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
         if start.pool in ("gevent", "eventlet"):
             cannot(
-                "kombu's consumer for these pools never looks for what a killed worker had: its BRPOP answers before "
+                "kombu's consumer here never looks for what a killed worker had: its BRPOP answers before "
                 "its poll has ended in vain; a worker of another pool does, or one with the option "
                 "`polling_interval`, as here, which then sleeps so long between looks"
             )
