@@ -53,7 +53,9 @@ class Part:
             check=False,
         )
         self.status = ended.returncode
-        self.failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", ended.stdout, re.MULTILINE)
+        self.failed = re.findall(
+            r"^(?:FAILED|ERROR) ((?:packages|tests)/.+?)(?: - |$)", ended.stdout, re.MULTILINE
+        )
         return f"\n##### {' '.join([self.name, *options])}: {time.monotonic() - started:.0f} s\n{ended.stdout}"
 
     def ask_again(self) -> list[str]:
