@@ -333,10 +333,7 @@ assert os.waitpid(number, 0)[1] == 0
 assert homeloop.run(local.get) is parents
 """
     )
-    noise = [
-        line for line in ended.stderr.splitlines() if not line.startswith("Executing <")
-    ]  # slowly: busy machines
-    assert (ended.returncode, noise) == (0, [])
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["closed by its own process True"] * 2
 
 
