@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,11 +19,13 @@ import threading
 import time
 from _thread import allocate_lock
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rounds import versions
+
 BASELINE = "run_coroutine_threadsafe"
+MEASURED = ("homeloop", "uvloop", "anyio", "asgiref", "fsspec", "synchronicity", "dramatiq")
 ROUND = 400  # calls a peer makes before the next one's turn
 Call = Callable[[], object]
 
@@ -264,7 +265,7 @@ def main() -> None:
         os._exit(0)  # peers' threads would keep us
     cpus = sorted(os.sched_getaffinity(0))
     pinnings = {"one CPU": cpus[:1], "two CPUs": cpus[:2]} if len(cpus) > 1 else {"one CPU": cpus}
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {versions()}")
+    print(versions(*MEASURED))
     results = {}
     for title, chosen in pinnings.items():
         argv = [sys.executable, __file__, "--rounds", str(options.rounds), "--cpus", ",".join(map(str, chosen))]
@@ -272,17 +273,6 @@ def main() -> None:
         show(title, results[title])
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
-
-
-def versions() -> str:
-    """What was measured."""
-    found = []
-    for name in ("homeloop", "uvloop", "anyio", "asgiref", "fsspec", "synchronicity", "dramatiq"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 if __name__ == "__main__":

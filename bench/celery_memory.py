@@ -8,7 +8,6 @@ Usage: python bench/celery_memory.py
 """
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,8 @@ from struct import calcsize
 
 import psutil
 from celery_suite import redis as redis_server
-from celery_throughput import INSTALLED, QUEUES, Peer, _versions, celery, started
+from celery_throughput import INSTALLED, MEASURED, QUEUES, Peer, celery, started
+from rounds import versions
 
 FEW, MANY = 100, 2000  # tasks before and between the two looks
 BOUND = 120.0  # seconds for all of them to begin
@@ -61,7 +61,7 @@ def measure(peer: Peer, folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {_versions()}")
+    print(versions(*MEASURED))
     print(f"\n| {MANY} sleeping tasks in one process | MB with the first {FEW} | kB for each further one |")
     print("|---|---|---|")
     for name, peer in PEERS.items():

@@ -14,7 +14,6 @@ Usage: python bench/celery_throughput.py [--repeat N] [--only NAME ...] [--work 
 import argparse
 import json
 import os
-import platform
 import signal
 import statistics
 import struct
@@ -25,13 +24,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 from celery_suite import redis as redis_server
 from redis import Redis
+from rounds import versions
 
 QUEUES = Path(__file__).parent / "queues"
 BOUND = 25.0  # seconds for one worker's run
@@ -40,6 +39,8 @@ WARM = 0.2  # the part of the tasks that is not measured
 POLL = 0.02  # seconds
 OURS = {"asyncio": "homeloop.adapters.celery.pool:TaskPool", "aio": "celery_aio_pool.pool:AsyncIOPool"}
 BASE = "celery threads 100 + asyncio.run"
+MEASURED = ("homeloop", "celery", "kombu", "redis", "hiredis", "gevent")
+MEASURED += ("celery-aio-pool", "dramatiq", "taskiq", "taskiq-redis", "saq", "arq")
 WORK = {"io": "50 ms of I/O", "noop": "nothing"}
 NOT_THE_WORKERS = ("info", "dbsize", "zcard")  # commands of this program
 
@@ -272,7 +273,7 @@ def main() -> None:
     options = parser.parse_args()
     names = [name for name in PEERS if not options.only or any(each in name for each in options.only)]
     works = [options.work] if options.work else list(WORK)
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {_versions()}")
+    print(versions(*MEASURED))
     found = rows(names, works, options.repeat, options.scale)
     for work, by_name in found.items():
         print(f"\n### {WORK[work]}\n")
@@ -282,17 +283,6 @@ def main() -> None:
             work: {name: [vars(run) for run in runs] for name, runs in by.items()} for work, by in found.items()
         }
         Path(options.json).write_text(json.dumps(plain, indent=1))
-
-
-def _versions() -> str:
-    found = []
-    queues = ("celery-aio-pool", "dramatiq", "taskiq", "taskiq-redis", "saq", "arq")
-    for name in ("homeloop", "celery", "kombu", "redis", "hiredis", "gevent", *queues):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,15 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import statistics
 import threading
-import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from rounds import Peer, in_rounds, stay_on_one_cpu, versions
 
 import homeloop
 from homeloop.database import ConnectionPoolManager, get_service_connection, get_user_connection
@@ -38,15 +34,6 @@ USER = "homeloop, user connection"
 SERVICE = "homeloop, service connection"
 USER_BY_HAND = "a user's transaction by hand"
 POOL_SIZE = 10
-Task = Callable[[], object]
-
-
-@dataclass
-class Peer:
-    """How a task is done (called once per task), and how what it keeps is closed."""
-
-    task: Task
-    close: Callable[[], object] = lambda: None
 
 
 async def three_queries(connection: Any) -> None:
@@ -279,62 +266,16 @@ def peers(databases: Databases) -> dict[str, Peer]:
     return {name: peer for name, peer in found.items() if peer is not None}
 
 
-def one_round(peer: Peer, seconds: float) -> tuple[float, int]:
-    """Return the tasks per second that succeeded, and how many failed, one caller."""
-    done = failed = 0
-    begin = time.perf_counter()
-    while (spent := time.perf_counter() - begin) < seconds:
-        try:
-            peer.task()
-            done += 1
-        except Exception:  # the point of the peer that fails
-            failed += 1
-    return done / spent, failed
-
-
-def stay_on_one_cpu() -> None:
-    """Keep caller and loop on one CPU, so that rounds compare: between CPUs a wake-up costs what it likes."""
-    if hasattr(os, "sched_setaffinity"):  # Linux only
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
 def measure(rounds: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Return median rate, failures and sessions of each peer."""
+    """Return what `in_rounds` does of each peer, and its sessions."""
     databases = Databases()
     try:
         stay_on_one_cpu()
-        everybody = peers(databases)
-        rates: dict[str, list[float]] = {name: [] for name in everybody}
-        failures = dict.fromkeys(everybody, 0)
-        for _ in range(rounds):
-            for name, peer in everybody.items():
-                rate, failed = one_round(peer, seconds)
-                rates[name].append(rate)
-                failures[name] += failed
-        for peer in everybody.values():
-            peer.close()
+        found = in_rounds(peers(databases), rounds, seconds, {"to_base": PER_TASK, "to_hand": BY_HAND})
         sessions = databases.sessions()
     finally:
         databases.drop()
-    return {
-        name: {
-            "rate": statistics.median(rates[name]),
-            **ratios(rates, name),
-            "failed": failures[name],
-            "sessions": sessions[name],
-        }
-        for name in everybody
-    }
-
-
-def ratios(rates: dict[str, list[float]], name: str) -> dict[str, float]:
-    """Return a peer's median ratios to two others, round by round: what slows a round slows them all."""
-    found = {}
-    for key, other in (("to_base", PER_TASK), ("to_hand", BY_HAND)):
-        found[key] = statistics.median(
-            ours / theirs for ours, theirs in zip(rates[name], rates[other], strict=True)
-        )
-    return found
+    return {name: {**row, "sessions": sessions[name]} for name, row in found.items()}
 
 
 def main() -> None:
@@ -344,7 +285,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.15, help="of each peer in each round")
     parser.add_argument("--json", help="also write the figures there")
     options = parser.parse_args()
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {_versions()}")
+    print(versions("homeloop", "asyncpg", "uvloop", "SQLAlchemy", "psycopg"))
     table = measure(options.rounds, options.seconds)
     print("\n| | tasks/s | to new pool per task | to by hand | failed | sessions |\n|---|---|---|---|---|---|")
     for name, row in sorted(table.items(), key=lambda item: item[1]["rate"]):
@@ -352,16 +293,6 @@ def main() -> None:
         print(f"| {name} | {row['rate']:.0f} | {to_others} | {row['failed']:.0f} | {row['sessions']:.0f} |")
     if options.json:
         Path(options.json).write_text(json.dumps(table, indent=1))
-
-
-def _versions() -> str:
-    found = []
-    for name in ("homeloop", "asyncpg", "uvloop", "SQLAlchemy", "psycopg"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,15 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
-import platform
-import statistics
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import httpx
+from rounds import Peer, in_rounds, stay_on_one_cpu, versions
 
 import homeloop
 from homeloop.http import loop_local_client, shared_ssl_context
@@ -33,14 +28,6 @@ from homeloop.http import loop_local_client, shared_ssl_context
 PER_REQUEST = "new client per request"
 BY_HAND = "loop thread and client by hand"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@dataclass
-class Peer:
-    """How a request is made (called once per request), and how what it keeps is closed."""
-
-    request: Callable[[], object]
-    close: Callable[[], object] = lambda: None
 
 
 def serve(pipe: Connection) -> None:
@@ -170,63 +157,21 @@ def peers(origin: str) -> dict[str, Peer]:
     return found
 
 
-def one_round(peer: Peer, seconds: float) -> tuple[float, int]:
-    """Return the requests per second that succeeded, and how many failed, one caller."""
-    done = failed = 0
-    begin = time.perf_counter()
-    while (spent := time.perf_counter() - begin) < seconds:
-        try:
-            peer.request()
-            done += 1
-        except Exception:  # the point of the peer that fails
-            failed += 1
-    return done / spent, failed
-
-
-def stay_on_one_cpu() -> None:
-    """Keep caller and loop on one CPU, so that rounds compare: between CPUs a wake-up costs what it likes."""
-    if hasattr(os, "sched_setaffinity"):  # Linux only
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
 def measure(rounds: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Return median rate, failures and connections of each peer."""
+    """Return what `in_rounds` does of each peer, and its connections."""
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
     server.start()
     stay_on_one_cpu()
     everybody = peers(f"http://127.0.0.1:{ours.recv()}")
-    rates: dict[str, list[float]] = {name: [] for name in everybody}
-    failures = dict.fromkeys(everybody, 0)
-    for _ in range(rounds):
-        for name, peer in everybody.items():
-            rate, failed = one_round(peer, seconds)
-            rates[name].append(rate)
-            failures[name] += failed
-    for peer in everybody.values():
-        peer.close()
+    found = in_rounds(everybody, rounds, seconds, {"to_base": PER_REQUEST, "to_hand": BY_HAND})
     ours.send(None)
     connections = ours.recv()
     server.join()
     return {
-        name: {
-            "rate": statistics.median(rates[name]),
-            **ratios(rates, name),
-            "failed": failures[name],
-            "connections": connections.get(f"/{number}", 0),
-        }
-        for number, name in enumerate(everybody)
+        name: {**row, "connections": connections.get(f"/{number}", 0)}
+        for number, (name, row) in enumerate(found.items())
     }
-
-
-def ratios(rates: dict[str, list[float]], name: str) -> dict[str, float]:
-    """Return a peer's median ratios to two others, round by round: what slows a round slows them all."""
-    found = {}
-    for key, other in (("to_base", PER_REQUEST), ("to_hand", BY_HAND)):
-        found[key] = statistics.median(
-            ours / theirs for ours, theirs in zip(rates[name], rates[other], strict=True)
-        )
-    return found
 
 
 def main() -> None:
@@ -236,7 +181,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="of each peer in each round")
     parser.add_argument("--json", help="also write the figures there")
     options = parser.parse_args()
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {_versions()}")
+    print(versions("homeloop", "httpx", "aiohttp"))
     table = measure(options.rounds, options.seconds)
     print(
         "\n| | requests/s | to client per request | to by hand | failed | connections |\n|---|---|---|---|---|---|"
@@ -246,16 +191,6 @@ def main() -> None:
         print(f"| {name} | {row['rate']:.0f} | {to_others} | {row['failed']:.0f} | {row['connections']:.0f} |")
     if options.json:
         Path(options.json).write_text(json.dumps(table, indent=1))
-
-
-def _versions() -> str:
-    found = []
-    for name in ("homeloop", "httpx", "aiohttp"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 if __name__ == "__main__":

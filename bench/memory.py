@@ -12,7 +12,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -21,8 +20,9 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
-from calls import noop, versions
+from calls import MEASURED, noop
 from peers import PEERS, Opened, Work, all_awake, asleep, failing, sleeping
+from rounds import versions
 
 FEW, MANY = 50, 200  # runtimes
 IN_FLIGHT = 10_000
@@ -210,7 +210,7 @@ def main() -> None:
         json.dump(found, sys.stdout)
         sys.stdout.flush()
         os._exit(0)  # peers' threads would keep us
-    print(f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {versions()}")
+    print(versions(*MEASURED))
     results: dict[str, dict[str, dict[str, float]]] = {}
     for peer in PEERS:
         measured = {task: in_fresh_process(peer, task) for task in (str(FEW), str(MANY), "calls")}
