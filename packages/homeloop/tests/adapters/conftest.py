@@ -1,19 +1,17 @@
 """Real Celery workers, in processes of their own."""
 
-import asyncio
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 from celery import Celery, _state
 from kombu import pools
@@ -24,6 +22,22 @@ STOP_BOUND = 30.0  # seconds for a warm shutdown
 
 CloseClient = Callable[[Celery], None]
 StartWorker = Callable[..., "AbstractContextManager[subprocess.Popen[bytes]]"]
+
+
+def wait_until(
+    condition: Callable[[], object], what: str, bound: float = 30.0, describe: Callable[[], object] = str
+) -> None:
+    """Wait, for so many seconds at the most, for something that happens elsewhere."""
+    deadline = time.monotonic() + bound
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}; {describe()}"
+        time.sleep(0.005)
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_for_folders() -> Callable[..., None]:
+    """`wait_until`, for the tests in folders below, which import nothing from here."""
+    return wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -84,25 +98,6 @@ def load_app(close_client: CloseClient) -> Iterator[Callable[[str], ModuleType]]
     for module in loaded:
         module.app.control.purge()
         close_client(module.app)
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[str]:
-    """The address of a database of the test's own."""
-    name = f"homeloop_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
-    try:
-        yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
-    finally:
-        asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

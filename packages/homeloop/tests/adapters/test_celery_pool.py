@@ -2,8 +2,6 @@
 
 import importlib
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,8 @@ from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimit
 from celery.result import AsyncResult
 
 from homeloop.errors import SelfCancelledError
+
+from .conftest import wait_until
 
 WAIT = 30.0  # seconds for a result
 MANY = 1000
@@ -28,14 +28,6 @@ def pool(celery_environment: None, redis_url: str, tmp_path: Path, monkeypatch: 
 def tasks(pool: None, load_app):  # type: ignore[no-untyped-def]
     """The app's module, as the sender sees it."""
     return load_app("asyncio_pool_tasks")
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that will happen, at most the bound."""
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} has not happened"
-        time.sleep(0.02)
 
 
 def noted(tmp_path: Path) -> list[str]:

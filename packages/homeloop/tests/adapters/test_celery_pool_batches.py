@@ -3,7 +3,6 @@
 import importlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,10 @@ from redis import Redis
 from homeloop.adapters.celery.pool import _redis_transport as ours
 from homeloop.adapters.celery.pool._transports import receive_many
 
+from .conftest import wait_until
+
 WAIT = 30.0  # seconds
 MANY = 1500
-
-
-def wait_until(condition: Callable[[], object], what: str, describe: Callable[[], object] = str) -> None:
-    """Wait for something that will happen, at most the bound."""
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} has not happened: {describe()}"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def test_a_worker_that_loses_its_broker_comes_to_its_end_with_all_tasks(  # type
         wait_until(
             lambda: stored(tasks, list(sent)) == set(sent),
             "all results",
-            lambda: {
+            describe=lambda: {
                 each: (each in with_broker(tasks, redis, prefix), sent[each] in begun(tmp_path))
                 for each in set(sent) - stored(tasks, list(sent))
             },  # id: whether the broker has it, whether it has begun

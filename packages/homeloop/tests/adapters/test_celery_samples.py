@@ -46,17 +46,17 @@ async def _execute(dsn: str, statements: str) -> None:
 
 
 @pytest.fixture
-def documents(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def documents(own_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database with documents that row level security guards, and the role that it binds."""
-    server = urlsplit(database)
+    server = urlsplit(own_database)
     role = server.path.strip("/")
     create = f"CREATE ROLE {role} LOGIN PASSWORD '{role}' NOSUPERUSER NOBYPASSRLS"
-    asyncio.run(_execute(database, f"{create}; {SCHEMA}; GRANT ALL ON documents TO {role}"))
+    asyncio.run(_execute(own_database, f"{create}; {SCHEMA}; GRANT ALL ON documents TO {role}"))
     place = f"{role}:{role}@{server.hostname}:{server.port or 5432}"
     monkeypatch.setenv("DATABASE_URL", urlunsplit(server._replace(netloc=place)))
-    monkeypatch.setenv("SERVICE_DATABASE_URL", database)
-    yield database
-    asyncio.run(_execute(database, f"REVOKE ALL ON documents FROM {role}; DROP ROLE {role}"))
+    monkeypatch.setenv("SERVICE_DATABASE_URL", own_database)
+    yield own_database
+    asyncio.run(_execute(own_database, f"REVOKE ALL ON documents FROM {role}; DROP ROLE {role}"))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -30,8 +29,9 @@ class Client:
         tasks: The app's module.
     """
 
-    def __init__(self, tasks: ModuleType) -> None:
+    def __init__(self, tasks: ModuleType, wait_until: Callable[..., None]) -> None:
         self.tasks = tasks
+        self._wait_until = wait_until
 
     def ask(self, query: str, *args: object) -> list[Any]:
         """Ask the test's database, over the app's pool on the default runtime."""
@@ -58,10 +58,7 @@ class Client:
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
         """Wait, within a bound, for something that happens elsewhere."""
-        deadline = time.monotonic() + WAIT
-        while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
-            time.sleep(0.02)
+        self._wait_until(condition, what, WAIT)
 
     def ready(self) -> int:
         """Return how many workers have been ready so far."""
@@ -76,15 +73,16 @@ class Client:
 
 @pytest.fixture
 def client(
-    database: str,
+    own_database: str,
     celery_environment: None,
     close_client: Callable[[Celery], None],
+    wait_until: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Client]:
     """The app's client. What changes the app's settings comes before."""
 
     async def make_tables() -> None:
-        connection = await asyncpg.connect(database)
+        connection = await asyncpg.connect(own_database)
         try:
             await connection.execute(TABLES)
         finally:
@@ -92,12 +90,12 @@ def client(
 
     asyncio.run(make_tables())
     monkeypatch.setenv("SEED_KEYS", Fernet.generate_key().decode())
-    monkeypatch.setenv("RECOVERY_DSN", database)
+    monkeypatch.setenv("RECOVERY_DSN", own_database)
     monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "homeloop.adapters.celery.pool:TaskPool")
     import recovery_tasks
 
     module = importlib.reload(recovery_tasks)
-    yield Client(module)
+    yield Client(module, wait_until)
     default_runtime().close()
     module.app.control.purge()
     close_client(module.app)

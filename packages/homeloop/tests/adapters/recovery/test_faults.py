@@ -22,9 +22,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def line(database: str, lines, monkeypatch: pytest.MonkeyPatch):
+def line(own_database: str, lines, monkeypatch: pytest.MonkeyPatch):
     """What the workers reach recovery's table over; not what their tasks do in the database."""
-    line = lines(database)
+    line = lines(own_database)
     monkeypatch.setenv("RECOVERY_STORE_DSN", line.url)
     return line
 

@@ -47,11 +47,11 @@ def app(redis_url: str, lines, close_client: Callable[[Celery], None]) -> Iterat
         connection.default_channel.queue_delete(app.conf.task_default_queue)
 
 
-def play(database: str, app: Any, scenario: Scenario) -> None:
+def play(own_database: str, app: Any, scenario: Scenario) -> None:
     """Run a scenario on a store whose table is there."""
 
     async def whole() -> None:
-        store, messages = PostgresStore(database), Messages(app, fernet_of([KEY]))
+        store, messages = PostgresStore(own_database), Messages(app, fernet_of([KEY]))
         await store.prepare()
         message = messages.take(analyse_of(app), request("1"))
 
@@ -99,7 +99,7 @@ def test_c3_what_is_sent_again_shows_as_much_as_its_sender_did(app: Any) -> None
 
 
 @pytest.mark.needs("redis", "postgres")
-def test_c3_a_broker_that_hangs_is_waited_for_once(app: Any, database: str) -> None:
+def test_c3_a_broker_that_hangs_is_waited_for_once(app: Any, own_database: str) -> None:
     """What could not be sent is due at once, and is no loss; no second thread goes where the first one hangs."""
 
     async def scenario(store: PostgresStore, outbox: Outbox, lose: Callable[[int], Awaitable[LostTask]]) -> None:
@@ -112,12 +112,12 @@ def test_c3_a_broker_that_hangs_is_waited_for_once(app: Any, database: str) -> N
             assert (again.losses, again.is_dead) == (1, False)
             await outbox.send(again)
 
-    play(database, app, scenario)
+    play(own_database, app, scenario)
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's
 @pytest.mark.needs("redis", "postgres")
-def test_c3_who_waits_for_a_dead_task_is_told_as_soon_as_that_can_be(app: Any, database: str) -> None:
+def test_c3_who_waits_for_a_dead_task_is_told_as_soon_as_that_can_be(app: Any, own_database: str) -> None:
     """The result backend hangs: a later sweep finds the task again, and no other one after that."""
 
     async def scenario(store: PostgresStore, outbox: Outbox, lose: Callable[[int], Awaitable[LostTask]]) -> None:
@@ -133,7 +133,7 @@ def test_c3_who_waits_for_a_dead_task_is_told_as_soon_as_that_can_be(app: Any, d
             await asyncio.to_thread(result.get, timeout=LEASE)
         assert await store.sweep("shop", LEASE, DEAD, 10) == []
 
-    play(database, app, scenario)
+    play(own_database, app, scenario)
 
 
 def test_c3_what_is_sealed_is_good_for_one_thing_alone(app: Any) -> None:

@@ -20,11 +20,11 @@ CLAIM = Claim("shop", "1", "analyse", 0, 0, 0, "here", b"message")
 Scenario = Callable[[PostgresStore], Awaitable[None]]
 
 
-def play(database: str, scenario: Scenario) -> None:
+def play(own_database: str, scenario: Scenario) -> None:
     """Run a scenario on a store whose table is there."""
 
     async def whole() -> None:
-        store = PostgresStore(database)
+        store = PostgresStore(own_database)
         await store.prepare()
         await scenario(store)
 
@@ -35,12 +35,12 @@ def progress(percent: float) -> Progress:
     return Progress("step", percent, b"payload")
 
 
-def test_the_table_is_made_once_however_many_begin(database: str) -> None:
+def test_the_table_is_made_once_however_many_begin(own_database: str) -> None:
     """Twenty stores that start at the same time, in a schema of their own."""
 
     async def scenario() -> None:
-        stores = [PostgresStore(database, table="jobs.recovery") for _ in range(20)]
-        connection = await asyncpg.connect(database)
+        stores = [PostgresStore(own_database, table="jobs.recovery") for _ in range(20)]
+        connection = await asyncpg.connect(own_database)
         await connection.execute("CREATE SCHEMA jobs")
         await connection.close()
         await asyncio.gather(*(store.prepare() for store in stores))
@@ -50,7 +50,7 @@ def test_the_table_is_made_once_however_many_begin(database: str) -> None:
     asyncio.run(scenario())
 
 
-def test_c3_one_of_many_gets_a_task(database: str) -> None:
+def test_c3_one_of_many_gets_a_task(own_database: str) -> None:
     """Twenty claims at the same time of a new, a queued and a lost task: one each, with ever higher fences."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -66,10 +66,10 @@ def test_c3_one_of_many_gets_a_task(database: str) -> None:
         await store.renew("shop", {"1": second}, OVER)
         assert first < second < await race()
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_who_was_replaced_can_write_nothing(database: str) -> None:
+def test_c3_who_was_replaced_can_write_nothing(own_database: str) -> None:
     """Neither checkpoint, nor renewal, nor release, nor the end."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -84,10 +84,10 @@ def test_c3_who_was_replaced_can_write_nothing(database: str) -> None:
         assert await store.renew("shop", {"1": new.fence}, LEASE) == {"1"}
         assert await store.save("shop", "1", new.fence, progress(10), LEASE) == "saved"
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_progress_never_goes_backwards(database: str) -> None:
+def test_c3_progress_never_goes_backwards(own_database: str) -> None:
     """Also when checkpoints overtake each other; the next run resumes from the furthest."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -102,10 +102,10 @@ def test_c3_progress_never_goes_backwards(database: str) -> None:
         assert isinstance(again, Held)
         assert again.progress == progress(50)
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_what_has_ended_does_not_run_but_for_its_retry(database: str) -> None:
+def test_c3_what_has_ended_does_not_run_but_for_its_retry(own_database: str) -> None:
     """A duplicate is refused; the retry that was asked for resumes, and no other one."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -123,10 +123,10 @@ def test_c3_what_has_ended_does_not_run_but_for_its_retry(database: str) -> None
         for retries in (1, 2):
             assert await store.claim(replace(CLAIM, retries=retries), LEASE, MAX) is None
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_what_replaces_a_task_begins_anew(database: str) -> None:
+def test_c3_what_replaces_a_task_begins_anew(own_database: str) -> None:
     """`Task.replace` sends another task with the same id: it runs, once, from its own beginning."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -145,10 +145,10 @@ def test_c3_what_replaces_a_task_begins_anew(database: str) -> None:
         (record,) = await store.list_tasks("shop", None, 10)
         assert (record.name, record.percent) == ("other", 1)
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_a_sweep_takes_what_is_lost_the_most_urgent_first(database: str) -> None:
+def test_c3_a_sweep_takes_what_is_lost_the_most_urgent_first(own_database: str) -> None:
     """Sweeps at the same time share it out, and leave what is held, ended or another app's."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -166,10 +166,10 @@ def test_c3_a_sweep_takes_what_is_lost_the_most_urgent_first(database: str) -> N
             taken += [each.task_id for each in more]
         assert sorted(map(int, taken)) == list(range(40))
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_what_is_lost_too_often_is_dead_until_it_is_requeued(database: str) -> None:
+def test_c3_what_is_lost_too_often_is_dead_until_it_is_requeued(own_database: str) -> None:
     """Progress forgives the losses before it; what was not sent is no loss."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -200,10 +200,10 @@ def test_c3_what_is_lost_too_often_is_dead_until_it_is_requeued(database: str) -
         assert requeued.losses == 0
         assert await store.claim(CLAIM, LEASE, MAX) is not None
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_what_has_ended_is_deleted_after_a_while(database: str) -> None:
+def test_what_has_ended_is_deleted_after_a_while(own_database: str) -> None:
     """And nothing else is."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -215,10 +215,10 @@ def test_what_has_ended_is_deleted_after_a_while(database: str) -> None:
         await store.purge("shop", OVER)
         assert {each.task_id for each in await store.list_tasks("shop", None, 10)} == {"1"}
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_a_retry_waits_for_a_run_before_it_whose_lease_lasts(database: str) -> None:
+def test_c3_a_retry_waits_for_a_run_before_it_whose_lease_lasts(own_database: str) -> None:
     """A worker that was replaced may still have sent it: it takes nothing from the holder."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -230,10 +230,10 @@ def test_c3_a_retry_waits_for_a_run_before_it_whose_lease_lasts(database: str) -
         assert isinstance(retry, Held)
         assert await store.renew("shop", {"1": held.fence}, LEASE) == set()
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_what_waits_for_its_retry_is_kept_until_that_is_long_overdue(database: str) -> None:
+def test_c3_what_waits_for_its_retry_is_kept_until_that_is_long_overdue(own_database: str) -> None:
     """Its checkpoint and its fence, however long ago it began to wait."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -250,10 +250,10 @@ def test_c3_what_waits_for_its_retry_is_kept_until_that_is_long_overdue(database
         await store.purge("shop", OVER / 2)
         assert await store.list_tasks("shop", None, 10) == []
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_a_dead_task_is_swept_until_those_who_wait_are_told(database: str) -> None:
+def test_c3_a_dead_task_is_swept_until_those_who_wait_are_told(own_database: str) -> None:
     """Whoever was to tell them may have died, or the result backend been away."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -269,10 +269,10 @@ def test_c3_a_dead_task_is_swept_until_those_who_wait_are_told(database: str) ->
         (requeued,) = await store.sweep("shop", LEASE, 0, 10)
         assert (requeued.is_dead, requeued.losses) == (False, 0)
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_c3_tasks_of_two_apps_may_have_the_same_id(database: str) -> None:
+def test_c3_tasks_of_two_apps_may_have_the_same_id(own_database: str) -> None:
     """Neither sees, holds, prolongs or ends the other's."""
 
     async def scenario(store: PostgresStore) -> None:
@@ -290,14 +290,14 @@ def test_c3_tasks_of_two_apps_may_have_the_same_id(database: str) -> None:
         assert (record.state, record.percent) == ("running", 0)
         assert await store.release("shop", "1", ours.fence, LEASE)
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
-def test_what_is_deleted_is_deleted_in_parts(database: str) -> None:
+def test_what_is_deleted_is_deleted_in_parts(own_database: str) -> None:
     """More rows than one statement takes."""
 
     async def scenario(store: PostgresStore) -> None:
-        connection = await asyncpg.connect(database)
+        connection = await asyncpg.connect(own_database)
         await connection.execute(
             "INSERT INTO homeloop_recovery"
             " (app, task_id, name, state, replaced, retries, priority, fence, lease_until, holder)"
@@ -307,7 +307,7 @@ def test_what_is_deleted_is_deleted_in_parts(database: str) -> None:
         assert await connection.fetchval("SELECT count(*) FROM homeloop_recovery") == 0
         await connection.close()
 
-    play(database, scenario)
+    play(own_database, scenario)
 
 
 @pytest.mark.parametrize(

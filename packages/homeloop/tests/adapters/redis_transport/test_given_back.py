@@ -1,7 +1,5 @@
 """What a worker had when Redis went away is delivered again when Redis is back."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,18 +7,11 @@ import pytest
 WAIT = 30.0  # seconds
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
 @pytest.mark.needs("redis")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "asyncio"])
 def test_messages_are_given_back_when_redis_is_there_again(  # type: ignore[no-untyped-def]
-    celery_environment: None, redis_url: str, relay, load_app, start_worker, pool: str, tmp_path: Path,
+    celery_environment: None, redis_url: str, relay, load_app, start_worker, wait_until, pool: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """At once, not after the visibility timeout, which the recommended settings have at two hours."""
