@@ -19,16 +19,23 @@ from homeloop import LoopRuntime, default_runtime
 LEFTOVER_BOUND = 5.0  # seconds a thread may take to end after its test
 
 
+@pytest.fixture
+def kept_threads() -> tuple[str, ...]:
+    """How the names of threads begin that something kept beyond the test may start."""
+    return ()
+
+
 @pytest.fixture(autouse=True)
-def no_threads_left() -> Iterator[None]:
+def no_threads_left(kept_threads: tuple[str, ...]) -> Iterator[None]:
     """Fail a test that leaves a thread behind."""
     before = set(threading.enumerate())
     yield
     if default_runtime().statistics().home is not None:
         default_runtime().close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(LEFTOVER_BOUND)
-        assert not thread.is_alive(), f"{thread.name} was left behind"
+        if not thread.name.startswith(kept_threads):
+            thread.join(LEFTOVER_BOUND)
+            assert not thread.is_alive(), f"{thread.name} was left behind"
 
 
 def _loop_factories() -> dict[str, Callable[[], object]]:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,23 +20,16 @@ if str(APPS) not in sys.path:
 
 from graph_runs import go, thread  # noqa: E402 - found by now
 
-from homeloop import Event, IsolationExecutor, add_instrument, default_runtime  # noqa: E402
+from homeloop import Event, IsolationExecutor, add_instrument  # noqa: E402
 from homeloop.adapters.langgraph import LangGraphEventLoopManager  # noqa: E402
 from homeloop.adapters.langgraph._processes import PRELOAD  # noqa: E402
 from homeloop.adapters.langgraph.postgres import set_up  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def no_threads_left() -> Iterator[None]:
-    """As everywhere, except that the kept manager's thread may have got helpers."""
-    before = set(threading.enumerate())
-    yield
-    if default_runtime().statistics().home is not None:
-        default_runtime().close()
-    for each in set(threading.enumerate()) - before:
-        if not each.name.startswith("homeloop-graphs"):
-            each.join(5.0)
-            assert not each.is_alive(), f"{each.name} was left behind"
+@pytest.fixture
+def kept_threads() -> tuple[str, ...]:
+    """The kept manager's thread may get helpers."""
+    return ("homeloop-graphs",)
 
 
 @pytest.fixture(scope="session")
