@@ -383,32 +383,6 @@ for runtime in runtimes: runtime.run(start)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_the_clean_up_error_of_a_call_nobody_waits_for_is_reported(runtime: LoopRuntime) -> None:
-    """What a cancelled future's coroutine raises is an event, and so in the log."""
-    reported, started = threading.Event(), threading.Event()
-
-    class Recorder:
-        def notify(self, event: homeloop.Event) -> None:
-            if type(event).__name__ == "CleanUpFailed":
-                reported.set()
-
-    async def fail_to_clean() -> None:
-        started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise ValueError("clean-up")
-
-    remove = homeloop.add_instrument(Recorder())
-    try:
-        future = runtime.submit(fail_to_clean)
-        assert started.wait(DEADLINE)
-        future.cancel()
-        assert reported.wait(DEADLINE)
-    finally:
-        remove()
-
-
 def test_a_blocked_loop_that_is_left_behind_answers_its_callers() -> None:
     """close() gives up on a loop that blocks, says where, and nobody waits for it any more."""
     stuck: list[RuntimeStuck] = []

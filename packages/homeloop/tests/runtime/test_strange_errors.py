@@ -132,8 +132,9 @@ except BaseException as error: print(type(error).__name__, getattr(error, "__not
         assert shown in ended.stderr
 
 
-def test_a_cancelled_calls_mute_clean_up_error_is_reported(runtime: LoopRuntime) -> None:
-    """And the loop goes on."""
+@pytest.mark.parametrize("error", [ValueError("clean-up"), MuteError()], ids=["plain", "mute"])
+def test_the_clean_up_error_of_a_call_nobody_waits_for_is_reported(runtime: LoopRuntime, error: Exception) -> None:
+    """What a cancelled future's coroutine raises is an event, and so in the log; the loop goes on."""
     reported, started = threading.Event(), threading.Event()
 
     class Recorder:
@@ -146,7 +147,7 @@ def test_a_cancelled_calls_mute_clean_up_error_is_reported(runtime: LoopRuntime)
         try:
             await asyncio.Event().wait()
         finally:
-            raise MuteError
+            raise error
 
     remove = homeloop.add_instrument(Recorder())
     try:
