@@ -17,8 +17,9 @@ from homeloop.errors import (
     WorkerDiedError,
 )
 from homeloop.isolation._forge import Channel, Forge
+from homeloop.isolation._packed_error import pack_error
 from homeloop.isolation._tier import Signs, Work
-from homeloop.isolation._transfer import dumps, loads, pack_error
+from homeloop.isolation._transfer import dumps, loads
 from homeloop.isolation._wire import Kind, frame
 from homeloop.isolation._worker import Answer, Ready
 

@@ -14,10 +14,11 @@ from homeloop.errors import CallTimeoutError, IsolationError
 from homeloop.isolation._crew import Crew
 from homeloop.isolation._forge import Forge, check_startable
 from homeloop.isolation._lending import Borrower, Lease, Lending, Place
+from homeloop.isolation._packed_error import unpack_error
 from homeloop.isolation._path import import_path
 from homeloop.isolation._statistics import Tally
 from homeloop.isolation._tier import Signs, Work
-from homeloop.isolation._transfer import dumps, loads_aside, pack_variables, unpack_error
+from homeloop.isolation._transfer import dumps, loads_aside, pack_variables
 from homeloop.isolation._worker import Answer, Request, WorkerOptions
 from homeloop.runtime import LoopRuntime, forget_in_child, keep_untouched, loop_ending
 

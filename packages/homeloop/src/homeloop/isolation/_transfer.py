@@ -1,4 +1,4 @@
-"""Transfer: functions, values, context variables and errors on their way to another process and back."""
+"""Transfer: functions, values and context variables on their way to another process and back."""
 
 import asyncio
 import importlib
@@ -6,14 +6,12 @@ import io
 import pickle
 import runpy
 import sys
-import traceback
 import types
 from collections.abc import Sequence
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
 from typing import Any
 
-from homeloop.errors import NotTransferableError, RemoteError
+from homeloop.errors import NotTransferableError
 
 _MAIN = "__main__"
 _MAIN_OVER_THERE = "__mp_main__"  # multiprocessing's name for it, which programs may know
@@ -198,119 +196,3 @@ def _path(var: ContextVar[Any]) -> tuple[str, str]:
             f"context variable {var.name!r}", "no module has it as an attribute", "define it at module level"
         )
     return path
-
-
-# -- errors ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PackedError:
-    """
-    An error as it travels.
-
-    Attributes:
-        data: The pickled error; None if it, and everything like it, does not survive pickle.
-        kind, text: What it is, for the one who cannot rebuild it.
-        notes: Its notes; the traceback of over there will be one more.
-        traceback: The traceback, as text.
-    """
-
-    data: bytes | None
-    kind: str
-    text: str
-    notes: tuple[str, ...]
-    traceback: str
-    cause: "PackedError | None"
-    context: "PackedError | None"
-    suppress: bool
-
-
-def pack_error(error: BaseException, seen: frozenset[int] = frozenset()) -> PackedError:
-    """Take an error apart, with its causes. Never fails."""
-    seen |= {id(error)}
-    parts: list[PackedError | None] = []
-    for other in (error.__cause__, error.__context__ if error.__cause__ is None else None):
-        parts.append(None if other is None or id(other) in seen else pack_error(other, seen))
-    data = _error_data(error)
-    return PackedError(
-        data,
-        f"{type(error).__module__}.{type(error).__qualname__}",
-        _text(error),
-        tuple(str(note) for note in getattr(error, "__notes__", ())),
-        "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False)).rstrip(),
-        parts[0],
-        parts[1],
-        error.__suppress_context__,
-    )
-
-
-def unpack_error(packed: PackedError, where: str) -> BaseException:
-    """Rebuild an error, with the traceback of ``where`` in a note. Never fails."""
-    error: BaseException | None = None
-    if packed.data is not None:
-        try:
-            error = loads(packed.data)
-        except Exception:  # the class is over there only, or its constructor wants something else
-            error = None
-    if not isinstance(error, BaseException):
-        error = RemoteError(packed.kind, packed.text)
-        for note in packed.notes:
-            error.add_note(note)
-    error.add_note(f"traceback in {where}:\n{packed.traceback}")
-    if packed.cause is not None:
-        error.__cause__ = unpack_error(packed.cause, where)
-    if packed.context is not None:
-        error.__context__ = unpack_error(packed.context, where)
-    error.__suppress_context__ = packed.suppress
-    return error
-
-
-def _error_data(error: BaseException) -> bytes | None:
-    return _survives(error, error) or _survives(error, _likeness(error))
-
-
-def _survives(error: BaseException, candidate: object) -> bytes | None:
-    try:
-        data = dumps("an error", candidate)
-        return data if type(loads(data)).__qualname__ == type(error).__qualname__ else None
-    except Exception:  # whatever an error's own constructor and state do
-        return None
-
-
-def _likeness(error: BaseException) -> "_Likeness":
-    """Make an error of the same type without calling its constructor, and of what can be pickled of it."""
-    state = {name: _pickled(value) for name, value in vars(error).items()}
-    return _Likeness(type(error), tuple(map(_pickled, error.args)), state)
-
-
-class _Likeness:
-    """Unpickles as the error itself."""
-
-    def __init__(self, kind: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> None:
-        self._parts = kind, args, state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, self._parts
-
-
-def _rebuild(kind: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    vars(error).update(state)
-    str(error)  # or it is no use
-    return error
-
-
-def _pickled(value: object) -> object:
-    try:
-        pickle.loads(pickle.dumps(value))
-    except Exception:
-        return _text(value)
-    return value
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value) if isinstance(value, BaseException) else repr(value)
-    except Exception as error:
-        return f"<{type(value).__qualname__}, whose text raised {type(error).__name__}>"

@@ -27,9 +27,10 @@ from homeloop._events import logger as event_logger
 from homeloop._user import User, as_user
 from homeloop.errors import NotTransferableError
 from homeloop.isolation._enclosure import Enclosure
+from homeloop.isolation._packed_error import PackedError, pack_error, unpack_error
 from homeloop.isolation._progress import AnyReport, begin_reporting
 from homeloop.isolation._tier import Isolation, Signs
-from homeloop.isolation._transfer import PackedError, dumps, loads, pack_error, unpack_error, unpack_variables
+from homeloop.isolation._transfer import dumps, loads, unpack_variables
 from homeloop.isolation._wire import Frames, Kind, frame
 from homeloop.runtime import Call, finish_call, get_ident, loop_affinity, thread_stack
 

@@ -214,6 +214,12 @@ async def fail_in_group() -> None:
         group.create_task(refuse())
 
 
+async def fail_twice() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(refuse())
+        group.create_task(refuse_keyword_only())
+
+
 async def raise_timeout() -> None:
     raise TimeoutError("my own")
 
