@@ -19,7 +19,7 @@ from homeloop.errors import (
 from homeloop.isolation._forge import Channel, Forge
 from homeloop.isolation._packed_error import pack_error
 from homeloop.isolation._tier import Signs, Work
-from homeloop.isolation._transfer import dumps, loads
+from homeloop.isolation._transfer import carry, loads
 from homeloop.isolation._wire import Kind, frame
 from homeloop.isolation._worker import Answer, Ready
 
@@ -252,16 +252,16 @@ class Crew:
             delivery = run.work.progress.send(*loads(packed_args))
         except Exception as error:  # what was reported is of a kind that is only known over there
             refusal = NotTransferableError("a report", repr(error), "report what both processes can import")
-            self._channel.send(frame(Kind.ACK, number, dumps("", (which, pack_error(refusal)))))
+            self._channel.send(frame(Kind.ACK, number, carry((which, pack_error(refusal)))))
             return
         if delivery is None:
-            self._channel.send(frame(Kind.ACK, number, dumps("", (which, None))))
+            self._channel.send(frame(Kind.ACK, number, carry((which, None))))
             return
 
         def heard(done: Any) -> None:  # on whatever thread the callback ran
             error = done.exception()
             packed = None if error is None else pack_error(error)
-            ack = frame(Kind.ACK, number, dumps("", (which, packed)))
+            ack = frame(Kind.ACK, number, carry((which, packed)))
             try:
                 loop.call_soon_threadsafe(self._channel.send, ack)
             except RuntimeError:  # the executor is closed

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from homeloop.errors import RemoteError
-from homeloop.isolation._transfer import dumps, loads
+from homeloop.isolation._transfer import carry, loads
 
 Group: TypeAlias = BaseExceptionGroup[BaseException]
 
@@ -113,7 +113,7 @@ def _rebuilt_error(packed: PackedError) -> BaseException:
 
 def _survives(error: BaseException, candidate: object) -> bytes | None:
     try:
-        data = dumps("an error", candidate)
+        data = carry(candidate)
         return data if type(loads(data)).__qualname__ == type(error).__qualname__ else None
     except Exception:  # whatever an error's own constructor and state do
         return None
@@ -175,7 +175,7 @@ def _as_group(error: BaseException) -> Group | None:
 def _shell_data(group: Group) -> bytes | None:
     args = tuple(_Members if _are_members(arg, group) else _pickled(arg) for arg in group.args)
     try:
-        data = dumps("a group", _Shell(type(group), group.message, args, _state(group)))
+        data = carry(_Shell(type(group), group.message, args, _state(group)))
         shell: _Shell = loads(data)
         shell.fill([*group.exceptions])
     except Exception:  # whatever a group's own class and state do

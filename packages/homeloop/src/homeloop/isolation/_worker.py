@@ -30,7 +30,7 @@ from homeloop.isolation._enclosure import Enclosure
 from homeloop.isolation._packed_error import PackedError, pack_error, unpack_error
 from homeloop.isolation._progress import AnyReport, begin_reporting
 from homeloop.isolation._tier import Isolation, Signs
-from homeloop.isolation._transfer import dumps, loads, unpack_variables
+from homeloop.isolation._transfer import carry, dumps, load_call, load_named, load_variables, loads
 from homeloop.isolation._wire import Frames, Kind, frame
 from homeloop.runtime import Call, finish_call, get_ident, loop_affinity, thread_stack
 
@@ -69,7 +69,7 @@ class Request:
     last: bool
     name: str
     context_id: str
-    work: bytes  # function and arguments
+    call: bytes  # function and arguments
     variables: bytes
     user: bytes  # a `User` or None: its claims are whatever the program put there
     reports: bool
@@ -161,7 +161,7 @@ class _Worker:
             loads(self.options.initializer)()
         threading.Thread(target=self._watch, name="homeloop-watch", daemon=True).start()
         self._loop.add_reader(self._connection, self._read)
-        self.send(Kind.READY, 0, dumps("", Ready(loop_affinity(self._loop), get_ident())))
+        self.send(Kind.READY, 0, carry(Ready(loop_affinity(self._loop), get_ident())))
         await self._stop.wait()
 
     def send(self, kind: Kind, number: int, payload: bytes) -> None:
@@ -210,7 +210,7 @@ class _Worker:
             if room is not None:
                 room.signs.blocked = True
             event = LoopBlocked(request.context_id, Isolation.PROCESS.value, request.name, home, seconds, stack)
-            self.send(Kind.EVENT, 0, dumps("", event))
+            self.send(Kind.EVENT, 0, carry(event))
 
     # -- on the loop -------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class _Worker:
         elif kind is Kind.CANCEL and number in self._calls:
             call = self._calls[number]
             call.cancel()
-            self.send(Kind.CANCELLING, number, dumps("", call.waiting_at))
+            self.send(Kind.CANCELLING, number, carry(call.waiting_at))
         elif kind is Kind.LEAVE:
             asyncio.Task(self._leave(number), loop=self._loop, context=Context())
         elif kind is Kind.STOP:
@@ -248,11 +248,10 @@ class _Worker:
         try:
             if request.path is not None:
                 sys.path[:] = request.path
-            fn, args = loads(request.work)
-            unpack_variables(loads(request.variables), context)
-            user: User | None = loads(request.user)
-        except Exception as error:  # whatever importing the function's module raises
-            refusal = _refusal(request.name, error)
+            fn, args = load_call(request.call)
+            load_variables(request.variables, context)
+            _, (user,) = load_named(request.user)
+        except NotTransferableError as refusal:
             self._answer(number, Answer(None, pack_error(refusal), Signs(), 0, begun=False))
             return
         reports = self._reports[number] = _Reports(self, number, request.coalesces)
@@ -294,7 +293,7 @@ class _Worker:
         value: bytes | None = None
         if error is None:
             try:
-                value = dumps(f"the result of {request.name}", call.value)
+                value = dumps(f"the result of {request.name}", call.value, "return data")
             except NotTransferableError as refusal:
                 error = refusal
         packed = None if error is None else pack_error(error)
@@ -370,7 +369,9 @@ class _Reports:
 
     def _send(self, args: tuple[Any, ...]) -> int:
         self._count += 1
-        self._worker.send(Kind.PROGRESS, self._number, pickle.dumps((self._count, dumps("a report", args))))
+        self._worker.send(
+            Kind.PROGRESS, self._number, pickle.dumps((self._count, dumps("a report", args, "report data")))
+        )
         return self._count
 
 
@@ -383,17 +384,7 @@ class _Forward:
     def notify(self, event: Event) -> None:
         """Forward an event."""
         if event.level >= logging.WARNING:
-            self._worker.send(Kind.EVENT, 0, dumps("an event", event))
-
-
-def _refusal(name: str, error: Exception) -> NotTransferableError:
-    if isinstance(error, NotTransferableError):  # it says itself what is missing
-        return error
-    refusal = NotTransferableError(
-        name, f"{type(error).__name__}: {error}", "it must be possible to import it over there"
-    )
-    refusal.__cause__ = error
-    return refusal
+            self._worker.send(Kind.EVENT, 0, carry(event))
 
 
 def _end_undriven(call: "Call[Any]", _: object) -> None:

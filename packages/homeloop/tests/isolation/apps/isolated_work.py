@@ -37,6 +37,35 @@ async def make_rebuilt(size: int) -> Rebuilt:
     return Rebuilt(size)
 
 
+async def take(first: object, second: object = None, client: object = None) -> object:
+    return first, second, client
+
+
+async def are_same(first: object, second: dict[str, object], other: object) -> bool:
+    return first is second["it"] is other
+
+
+def rebuild_in(pid: int) -> object:
+    if os.getpid() != pid:
+        raise ValueError("rebuilt elsewhere")
+    return Fussy()
+
+
+class Fussy:
+    """Can only be rebuilt in the process that it comes from."""
+
+    def __reduce__(self) -> Any:
+        return rebuild_in, (os.getpid(),)
+
+
+async def return_fussy() -> Fussy:
+    return Fussy()
+
+
+async def return_deep_lock() -> object:
+    return [1, {"lock": threading.Lock()}]
+
+
 class Caller:
     """An object with an async ``__call__``."""
 
