@@ -92,6 +92,24 @@ def test_death_is_noticed_although_a_child_holds_the_wire(tmp_path: Path, die: A
         os.kill(int(holder.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("tier", [Isolation.THREAD, PROCESS])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_children_that_go_on(executor: IsolationExecutor, go: Any, tier: Isolation) -> None:
+    """A child that the work forks ends with what forked it; nobody hears of it, and the tier goes on."""
+    codes = {"returns": 0, "exits": 4, "fails": 1, "awaits": 1}
+
+    async def main() -> None:
+        run = functools.partial(executor.run, isolation=tier)
+        for how, code in codes.items():
+            pid, ended = await run(work.fork_and_go_on, how)
+            assert (how, ended) == (how, code)
+            _, ended = await run(work.fork_and_go_on_in_a_task, how)
+            assert (how, ended) == (how, code or 1)  # the task that awaits it is the parent's
+            assert {(await run(work.where))[0] for _ in range(5)} == {pid}
+
+    go(main)
+
+
 def template_of(worker: int) -> int:
     """Return the process that a worker was forked from."""
     return int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])

@@ -32,7 +32,17 @@ from homeloop.isolation._progress import AnyReport, begin_reporting
 from homeloop.isolation._tier import Isolation, Signs
 from homeloop.isolation._transfer import carry, dumps, load_call, load_named, load_variables, loads
 from homeloop.isolation._wire import Frames, Kind, frame
-from homeloop.runtime import Call, finish_call, get_ident, loop_affinity, thread_stack
+from homeloop.runtime import (
+    AWAITED,
+    Call,
+    end_child,
+    end_on_return,
+    finish_call,
+    forget_in_child,
+    get_ident,
+    loop_affinity,
+    thread_stack,
+)
 
 try:
     import resource
@@ -114,7 +124,10 @@ def serve(connection: socket.socket, options: WorkerOptions) -> None:
     signal.signal(signal.SIGTERM, worker.terminate)
     try:
         with asyncio.Runner() as runner:
-            runner.run(worker.live())
+            try:
+                runner.run(worker.live())
+            finally:
+                worker.end_if_forked()
     except _Terminated:
         pass
     # Without taking the interpreter apart: it would copy all the memory shared with the template, for a second.
@@ -131,6 +144,8 @@ class _Worker:
     def __init__(self, connection: socket.socket, options: WorkerOptions) -> None:
         self.options = options
         self.terminated = False
+        self._is_forked = False
+        self._thread_ident = get_ident()
         self._connection = connection
         self._parent = os.getppid()
         self._frames = Frames()
@@ -150,9 +165,29 @@ class _Worker:
             self.terminated = True
             raise _Terminated
 
+    def forget_parent(self) -> None:
+        """
+        Leave the wire to the worker, in a child that its work has forked, and end with what forked it.
+
+        Called by the fork hook. What the copy of the loop would go on with is the worker's.
+        """
+        self._is_forked = True
+        self._connection.close()
+        for call in self._calls.values():
+            call.reply = partial(_end_child_of, call)
+        if get_ident() == self._thread_ident:
+            end_on_return(self._loop, asyncio.Runner.run.__code__)
+
+    def end_if_forked(self) -> None:
+        """End this process, if it is a child that the work has forked and that has come back to the loop."""
+        if self._is_forked:
+            error = sys.exception()
+            end_child(error if isinstance(error, SystemExit | KeyboardInterrupt) else RuntimeError(AWAITED))
+
     async def live(self) -> None:
         """Serve until told to stop."""
         self._loop = asyncio.get_running_loop()
+        forget_in_child(self)
         self._stop = asyncio.Event()
         add_instrument(_Forward(self))
         # Events are logged where they are forwarded to.
@@ -385,6 +420,10 @@ class _Forward:
         """Forward an event."""
         if event.level >= logging.WARNING:
             self._worker.send(Kind.EVENT, 0, carry(event))
+
+
+def _end_child_of(call: "Call[Any]") -> None:
+    end_child(call.take_error())
 
 
 def _end_undriven(call: "Call[Any]", _: object) -> None:

@@ -11,7 +11,7 @@ from homeloop.runtime._blocked import refuse_circle
 from homeloop.runtime._call import Call, finish_call
 from homeloop.runtime._default import default_runtime
 from homeloop.runtime._endings import LAST_CHANCE, Ending, loop_ending, notice_closed_loops
-from homeloop.runtime._fork import forget_in_child, keep_untouched
+from homeloop.runtime._fork import AWAITED, end_child, end_on_return, forget_in_child, keep_untouched
 from homeloop.runtime._future import CallFuture, LoopFuture, submission_listeners
 from homeloop.runtime._life import RuntimeStatistics
 from homeloop.runtime._originals import (
@@ -34,6 +34,7 @@ from homeloop.runtime._trace import set_trace_level, trace_level
 from homeloop.runtime._waiting import completed_in_hub, outlast, set_done, wait_done
 
 __all__ = (
+    "AWAITED",
     "Call",
     "CallFuture",
     "Ending",
@@ -49,6 +50,8 @@ __all__ = (
     "code_place",
     "completed_in_hub",
     "default_runtime",
+    "end_child",
+    "end_on_return",
     "enter",
     "finish_call",
     "forget_in_child",

@@ -391,6 +391,24 @@ async def fork_and_wait() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+async def fork_and_go_on(how: str) -> tuple[int, int]:
+    """Fork; the child does something else than to leave. Tell the process and the child's exit code."""
+    child = os.fork()
+    if child:
+        return os.getpid(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if how == "awaits":
+        await asyncio.sleep(0)
+    elif how == "exits":
+        sys.exit(4)
+    elif how == "fails":
+        raise LookupError("in the child")
+    return 0, 0
+
+
+async def fork_and_go_on_in_a_task(how: str) -> tuple[int, int]:
+    return await asyncio.create_task(fork_and_go_on(how))
+
+
 async def fork_a_holder_and_die(pids: str) -> None:
     """Die while a forked child, which holds what this process had open, lives on."""
     child = os.fork()
