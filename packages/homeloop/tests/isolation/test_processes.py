@@ -181,25 +181,6 @@ def test_a_scope_outlives_its_worker(executor: IsolationExecutor, go: Any) -> No
     go(main)
 
 
-def test_a_killed_template_is_replaced() -> None:
-    """When the process that workers are forked from is killed, its workers go too, and the next call works."""
-    with IsolationExecutor(name="template", max_processes=1) as executor:
-
-        async def main() -> tuple[int, int]:
-            pid, _ = await executor.run(work.where, isolation=PROCESS)
-            template = template_of(pid)
-            os.kill(template, signal.SIGKILL)
-            for _ in range(10):
-                try:
-                    assert await executor.run(work.identity, 1, isolation=PROCESS) == 1
-                except WorkerDiedError:  # it was lent before anybody had noticed
-                    continue
-                return pid, template
-            raise AssertionError
-
-        wait_gone(*asyncio.run(main()))
-
-
 def test_soft_cancel_then_sigterm_then_sigkill(tmp_path: Path, heard: Any) -> None:
     """What ignores its cancellation gets SIGTERM, what blocks that too, SIGKILL; the caller gets the time-out."""
     budgets = {"grace": 0.4, "terminate_grace": 0.3, "block_threshold": 0.1}  # blocked before it is given up
@@ -397,21 +378,6 @@ def test_closing(go: Any, tmp_path: Path) -> None:
     wait_gone(go(main))
     executor.close()
     (tmp_path / "r").unlink()
-
-
-def test_workers_that_do_not_come_up(go: Any, capfd: Any) -> None:
-    """A preload or an initializer that fails is an error of the call, with its reason on stderr; not a hang."""
-    with (
-        IsolationExecutor(name="preload", preload=["no_such_module"]) as executor,
-        pytest.raises(IsolationError, match="template process has ended"),
-    ):
-        go(functools.partial(executor.run, isolation=PROCESS), work.where)
-    assert "No module named 'no_such_module'" in capfd.readouterr().err
-    with IsolationExecutor(name="initializer", initializer=work.fail_to_initialise) as executor:
-        for _ in range(2):
-            with pytest.raises(IsolationError, match="ended before it was ready"):
-                go(functools.partial(executor.run, isolation=PROCESS), work.where)
-    assert "no licence" in capfd.readouterr().err
 
 
 def test_a_worker_that_starts_slowly_serves_the_next_call() -> None:

@@ -172,6 +172,7 @@ class IsolationExecutor:
         Raises:
             CallTimeoutError: The timeout passed; the error tells where ``fn`` waited, and whether it has ended.
             WorkerDiedError: The worker process ended under ``fn``. The next call gets another one.
+            WorkerStartError: No worker process could be started, and why. ``fn`` was not called.
             NotTransferableError: Function, argument or result cannot cross to another process.
             RuntimeClosedError: The executor is closed. ``fn`` was not called.
             BaseException: What ``fn`` raises. From another process it is rebuilt, with the traceback of

@@ -151,7 +151,7 @@ class Processes:
             self._forging = asyncio.Lock()
             loop_ending(asyncio.get_running_loop()).add(self.close, self._lose)
         async with self._forging:
-            if self._forge is None or self._forge.broken:
+            if self._forge is None or not self._forge.is_there:
                 check_startable()
                 if self._forge is not None:
                     await self._forge.close()

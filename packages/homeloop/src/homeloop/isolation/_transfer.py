@@ -45,7 +45,7 @@ class Main:
             return module
         if cls.origin is None:
             return sys.modules[_MAIN]
-        (how, where), cls.origin, cls.imported = cls.origin, None, True
+        (how, where), cls.origin = cls.origin, None
         module = types.ModuleType(_MAIN_OVER_THERE)
         cls.loading = True
         try:
@@ -54,8 +54,12 @@ class Main:
                 if how == "module"
                 else runpy.run_path(where, run_name=_MAIN_OVER_THERE)
             )
+        except BaseException:
+            cls.origin = how, where  # whoever asks next is told the same
+            raise
         finally:
             cls.loading = False
+        cls.imported = True
         vars(module).update(content)
         sys.modules[_MAIN_OVER_THERE] = sys.modules[_MAIN] = module
         return module

@@ -27,6 +27,7 @@ from homeloop._events import logger as event_logger
 from homeloop._user import User, as_user
 from homeloop.errors import NotTransferableError
 from homeloop.isolation._enclosure import Enclosure
+from homeloop.isolation._output import restore_stderr
 from homeloop.isolation._packed_error import PackedError, pack_error, unpack_error
 from homeloop.isolation._progress import AnyReport, begin_reporting
 from homeloop.isolation._tier import Isolation, Signs
@@ -116,11 +117,18 @@ class _Terminated(SystemExit):
     """Raised by SIGTERM in whatever the loop's thread does."""
 
 
-def serve(connection: socket.socket, options: WorkerOptions) -> None:
-    """Be a worker until told to stop; does not return. Thread: the process's main one."""
+def serve(connection: socket.socket, stderr: int, options: WorkerOptions) -> None:
+    """
+    Be a worker until told to stop; does not return.
+
+    Args:
+        stderr: A descriptor, of where to write stderr when the worker is ready.
+
+    Thread: the process's main one.
+    """
     if options.max_memory_bytes is not None and resource is not None and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (options.max_memory_bytes, options.max_memory_bytes))
-    worker = _Worker(connection, options)
+    worker = _Worker(connection, stderr, options)
     signal.signal(signal.SIGTERM, worker.terminate)
     try:
         with asyncio.Runner() as runner:
@@ -141,8 +149,9 @@ def serve(connection: socket.socket, options: WorkerOptions) -> None:
 
 
 class _Worker:
-    def __init__(self, connection: socket.socket, options: WorkerOptions) -> None:
+    def __init__(self, connection: socket.socket, stderr: int, options: WorkerOptions) -> None:
         self.options = options
+        self._stderr = stderr
         self.terminated = False
         self._is_forked = False
         self._thread_ident = get_ident()
@@ -196,6 +205,7 @@ class _Worker:
             loads(self.options.initializer)()
         threading.Thread(target=self._watch, name="homeloop-watch", daemon=True).start()
         self._loop.add_reader(self._connection, self._read)
+        restore_stderr(self._stderr)
         self.send(Kind.READY, 0, carry(Ready(loop_affinity(self._loop), get_ident())))
         await self._stop.wait()
 

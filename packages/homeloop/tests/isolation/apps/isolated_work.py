@@ -556,8 +556,13 @@ async def ready_then_clean_up(ready: str, file: str) -> None:
     await clean_up_slowly(file)
 
 
-def fail_to_initialise() -> None:
-    raise RuntimeError("no licence")
+def initialise_as_told() -> None:
+    """Do what `failing_preload` does."""
+    import failing_preload  # noqa: F401 - for what it does
+
+
+async def write_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 async def clean_up_for_ever() -> None:
