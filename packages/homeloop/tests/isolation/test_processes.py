@@ -12,6 +12,7 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import seeded_preload
 from processes_seen import DEADLINE, appears, wait_gone
 
 from homeloop import Isolation, IsolationExecutor
@@ -344,6 +345,18 @@ def test_preloading_and_initializer(tmp_path: Path) -> None:
     assert first[0] != second[0]  # two workers
     assert first[1] == second[1] not in (first[0], second[0])  # that share an import
     assert first[2] is second[2] is True
+
+
+def test_random_numbers() -> None:
+    """Workers of one template draw different numbers from `random`, although it was seeded; its own are copies."""
+    with IsolationExecutor(name="random", preload=["seeded_preload"], max_processes=1, max_runs=1) as executor:
+
+        async def main() -> list[tuple[float, float]]:
+            return [await executor.run(seeded_preload.draw, isolation=PROCESS) for _ in range(3)]
+
+        drawn = asyncio.run(main())
+    assert len({shared for shared, _ in drawn}) == 3
+    assert len({own for _, own in drawn}) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list what a process has open")
