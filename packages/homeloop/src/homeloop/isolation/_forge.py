@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from homeloop._events import logger
 from homeloop.errors import ConfigurationError, IsolationError, WorkerStartError
@@ -31,6 +31,10 @@ _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); "
     "from homeloop.isolation._template import main; main(int(sys.argv.pop()), int(sys.argv.pop()))"
 )
+
+
+Exit: TypeAlias = "asyncio.Future[int | None]"
+"""The exit code of a worker, or minus the number of the signal that killed it; None if nobody can tell."""
 
 
 class Channel(asyncio.Protocol):
@@ -124,9 +128,9 @@ class Forge:
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._output = StartOutput()
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[int]] = {}  # forks, by the number of the request
+        self._asked: dict[int, asyncio.Future[tuple[int, Exit]]] = {}  # forks, by the number of the request
         self._end: socket.socket | None = None
-        self._ended: dict[int, asyncio.Future[int | None]] = {}
+        self._ended: dict[int, Exit] = {}
 
     @property
     def is_there(self) -> bool:
@@ -184,7 +188,7 @@ class Forge:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os.close(stderr)
 
-    async def fork(self, stderr: int) -> tuple[int, socket.socket, "asyncio.Future[int | None]"]:
+    async def fork(self, stderr: int) -> tuple[int, socket.socket, Exit]:
         """
         Fork a worker; return its process id, our end of its wire, and the future of its exit code.
 
@@ -209,13 +213,13 @@ class Forge:
             await asyncio.wait((asked, self._gone), timeout=_FORK, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 raise await self._not_forked()
-            pid = asked.result()
+            pid, ended = asked.result()
         except BaseException:
             ours.close()
             raise
         finally:
             del self._asked[number]
-        return pid, ours, self._ended[pid]
+        return pid, ours, ended
 
     async def _not_forked(self) -> WorkerStartError:
         if not self._gone.done():
@@ -276,8 +280,8 @@ class Forge:
         elif asked is None:  # too late: nobody waits for it any more
             self.kill(pid, signal.SIGKILL)
         else:
-            self._ended[pid] = asyncio.get_running_loop().create_future()
-            asked.set_result(pid)
+            self._ended[pid] = ended = asyncio.get_running_loop().create_future()
+            asked.set_result((pid, ended))  # with the future: the end may be told before the asking goes on
 
     def _lost(self) -> None:
         """Nobody can tell any more how the workers end; and they end with the template."""
