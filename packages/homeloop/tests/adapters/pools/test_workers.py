@@ -60,7 +60,7 @@ def test_cold_shutdown(start, key: str) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.whole_table
-def test_killed_worker(start, key: str, cannot) -> None:  # type: ignore[no-untyped-def]
+def test_killed_worker(start, key: str) -> None:  # type: ignore[no-untyped-def]
     """`acks_late` and kill -9 of the whole worker: the task runs again."""
     with start.worker() as worker:
         late = worker.tasks.held_acks_late.delay(key)
@@ -72,13 +72,6 @@ def test_killed_worker(start, key: str, cannot) -> None:  # type: ignore[no-unty
         # Redis knows nothing of workers: a message is given back when its time is over, an hour by default.
         # A worker looks for those every 100 s by default, here every second.
         transport = {"visibility_timeout": 1, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
-        if start.pool in ("gevent", "eventlet"):
-            cannot(
-                "kombu's consumer here never looks for what a killed worker had: its BRPOP answers before "
-                "its poll has ended in vain; a worker of another pool does, or one with the option "
-                "`polling_interval`, as here, which then sleeps so long between looks"
-            )
-            transport["polling_interval"] = 3
     with start.worker(transport=transport) as worker:
         assert late.get(timeout=WAIT) == "second run"
 
