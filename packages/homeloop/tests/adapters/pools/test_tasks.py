@@ -200,17 +200,17 @@ def test_events(worker) -> None:  # type: ignore[no-untyped-def]
         "add": begun | {"task-succeeded"},
         "fail": begun | {"task-failed"},
         "retried": begun | {"task-retried", "task-succeeded"},
-        "expired": {"task-revoked"},
+        "revoked": {"task-revoked"},
     }
     seen: dict[str, set[str]] = {}  # by task
 
     def send() -> None:
-        late = datetime.now(UTC) - timedelta(minutes=1)
-        number = len(seen)
-        tasks.add.apply_async((1, 2), task_id=f"{worker.hostname}-{number}-add")
-        tasks.fail.apply_async(("event",), task_id=f"{worker.hostname}-{number}-fail")
-        tasks.retried.apply_async((f"events-{number}",), task_id=f"{worker.hostname}-{number}-retried")
-        tasks.add.apply_async((1, 2), expires=late, task_id=f"{worker.hostname}-{number}-expired")
+        name = f"{worker.hostname}-{len(seen)}"
+        worker.command("revoke", f"{name}-revoked")  # not one that has expired, see the signals
+        tasks.add.apply_async((1, 2), task_id=f"{name}-add")
+        tasks.fail.apply_async(("event",), task_id=f"{name}-fail")
+        tasks.retried.apply_async((f"events-{len(seen)}",), task_id=f"{name}-retried")
+        tasks.add.apply_async((1, 2), task_id=f"{name}-revoked")
 
     def on_event(event: dict[str, str]) -> None:
         if event["type"].startswith("task-"):
