@@ -89,6 +89,24 @@ def test_doctor_tells(tmp_path: Path) -> None:
     assert "error[" not in ended.stderr
 
 
+def test_doctor_leaves_the_programs_log_alone(tmp_path: Path) -> None:
+    """What tracing sees is shown by the doctor, and not logged by the program as well."""
+    (tmp_path / "app.py").write_text(
+        "import asyncio\n"
+        "async def main():\n"
+        "    queue = asyncio.Queue()\n"
+        "    getting = asyncio.create_task(queue.get())\n"
+        "    await asyncio.sleep(0)\n"
+        "    await asyncio.to_thread(queue.put_nowait, 1)\n"
+        "    await getting\n"
+        "asyncio.run(main())\n"
+    )
+    told = run("doctor", "--", "python", "app.py", folder=tmp_path).stderr
+    assert told.count("error[LOOP105]") == 1
+    assert "LoopFault" not in told
+    assert "homeloop explain unsafe-cross-thread" not in told
+
+
 def test_doctor_that_saw_nothing(tmp_path: Path) -> None:
     """A program that could not be watched is not said to be sound."""
     assert "it was not watched" in run("doctor", "--", "true", folder=tmp_path).stderr
