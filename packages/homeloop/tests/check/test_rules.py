@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,22 +15,6 @@ from homeloop.cli._check._examples_good import GOOD
 from homeloop.diagnosis import CODES
 
 Found = Callable[..., list[str]]
-
-
-@pytest.fixture
-def found(tmp_path: Path) -> Found:
-    """Check files that are given by name, return the codes with their lines: ``file.py:3 HL101``."""
-
-    def check(**files: str) -> list[str]:
-        for name, source in files.items():
-            path = tmp_path / f"{name.replace('__', '/')}.py"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(source), "utf-8")
-        result = examine([tmp_path], Config())
-        assert result.unread == ()
-        return [f"{each.spot.path.name}:{each.spot.line} {each.code}" for each in result.findings]
-
-    return check
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
@@ -232,3 +215,46 @@ def test_suppressed(found: Found) -> None:
     assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore\n") == []
     assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore[HL101, nested-loops]\n") == []
     assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore[HL101]\n") == ["a.py:2 HL114"]
+
+
+def test_made_on_the_thread_that_touches_it(found: Found) -> None:
+    """An event that a thread makes for its own loop may be set there."""
+    assert (
+        found(
+            proxy="""
+            import asyncio
+            import threading
+
+            class Proxy:
+                def start(self):
+                    threading.Thread(target=self.serve).start()
+
+                def serve(self):
+                    self.ready = asyncio.Event()
+                    self.ready.set()
+                    asyncio.run(self.ready.wait())
+            """
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "codes"),
+    [
+        ("uvloop.EventLoopPolicy()", ["app.py:5 HL112"]),
+        ("AnyThreadEventLoopPolicy()", []),
+    ],
+)
+def test_policies_of_loops(policy: str, codes: list[str], found: Found) -> None:
+    """Where a policy is set that may have a loop for every thread, nothing is said of threads without one."""
+    source = f"""import asyncio, threading, uvloop
+from tornado.platform.asyncio import AnyThreadEventLoopPolicy
+
+def job():
+    asyncio.get_event_loop()
+
+asyncio.set_event_loop_policy({policy})
+threading.Thread(target=job).start()
+"""
+    assert found(app=source) == codes
