@@ -12,6 +12,7 @@ from homeloop.cli._check._config import Config
 from homeloop.cli._check._examine import examine
 from homeloop.cli._check._examples_bad import BAD
 from homeloop.cli._check._examples_good import GOOD
+from homeloop.cli._check._examples_more import MORE, Example
 from homeloop.diagnosis import CODES
 
 Found = Callable[..., list[str]]
@@ -23,6 +24,13 @@ def test_examples(rule: object, found: Found) -> None:
     code = rule.code  # type: ignore[attr-defined]
     assert [each.partition(" ")[2] for each in found(example=BAD[code])] == [code]
     assert found(example=GOOD[code]) == []
+
+
+@pytest.mark.parametrize("example", MORE, ids=lambda example: example.title)
+def test_more_examples(example: Example, found: Found) -> None:
+    """So do the other examples of a page."""
+    assert [each.partition(" ")[2] for each in found(example=example.bad)] == [example.code]
+    assert found(example=example.good) == []
 
 
 def test_catalogue() -> None:
