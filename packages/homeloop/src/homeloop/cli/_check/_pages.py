@@ -25,9 +25,7 @@ def explain_rule(code: str) -> str | None:
     ]
     titles = [each.title for each in MORE if each.code == rule.code]
     if titles:
-        parts.append(
-            f"Found, too, where {'; where '.join(titles)}: the rule's page of the documentation has them."
-        )
+        parts.append(textwrap.fill(f"Found, too: {'; '.join(titles)}.", _WIDTH, break_on_hyphens=False))
     if rule.leads_to:
         parts.append(f"When the program runs, it is seen as {', '.join(rule.leads_to)}.")
     return "\n\n".join(parts) + "\n"
