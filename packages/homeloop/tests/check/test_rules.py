@@ -134,16 +134,20 @@ for url in "ab":
     assert found(app=source) == codes
 
 
-def test_work_grows_with_the_program(tmp_path: Path) -> None:
-    """Twice as many clients and runs are about twice the work, not four times; measured in calls."""
+@pytest.mark.parametrize("modules", ["one", "many"])
+def test_work_grows_with_the_program(modules: str, tmp_path: Path) -> None:
+    """Twice as many clients and runs, or modules, are about twice the work, not four times; measured in calls."""
 
     def work(number: int) -> int:
+        folder = tmp_path / str(number)
+        folder.mkdir()
         parts = [
             f"c{each} = httpx.AsyncClient()\nasync def f{each}():\n    await c{each}.get('u')\n"
             f"def g{each}():\n    asyncio.run(f{each}())\ng{each}()\ng{each}()\n"
             for each in range(number)
         ]
-        (tmp_path / "app.py").write_text("import asyncio, httpx\n" + "".join(parts))
+        for name, part in enumerate(parts if modules == "many" else ["".join(parts)]):
+            (folder / f"app{name}.py").write_text("import asyncio, httpx\n" + part)
         calls = 0
 
         def count(frame: object, event: str, argument: object) -> None:
@@ -153,7 +157,7 @@ def test_work_grows_with_the_program(tmp_path: Path) -> None:
         before = sys.getprofile()
         sys.setprofile(count)
         try:
-            result = examine([tmp_path], Config())
+            result = examine([folder], Config())
         finally:
             sys.setprofile(before)
         assert [each.code for each in result.findings] == ["HL101"] * number

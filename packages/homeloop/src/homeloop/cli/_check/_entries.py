@@ -111,9 +111,20 @@ class Entries:
         made = self._project.origin(named.value, scope.parent or scope)
         return made is not None and made in APPLICATIONS
 
-    def times(self, module: Module, runs: Iterable[Run]) -> int:
+    def times(self, runs: Iterable[Run]) -> int:
         """Return how often a module, as a program, executes any of these runs: 0, 1 or 2, which is many."""
-        return _Count(self._project, {run.made for run in runs}, self._reachable).of(module.top)
+        made = {run.made for run in runs}
+        modules = dict.fromkeys(module for each in made for module in self._programs.get(each, ()))
+        return max((_Count(self._project, made, self._reachable).of(module.top) for module in modules), default=0)
+
+    @cached_property
+    def _programs(self) -> dict[ast.AST, list[Module]]:
+        """For what makes a loop the modules that, as programs, may come to it."""
+        found: dict[ast.AST, list[Module]] = {}
+        for module in self._project.modules:
+            for made in self._reachable.from_scope(module.top):
+                found.setdefault(made, []).append(module)
+        return found
 
 
 class _Reachable:
@@ -131,7 +142,7 @@ class _Reachable:
         """Return the calls of the runs that a statement may come to, through the functions that it calls."""
         if node not in self._of_node:
             runs, called = self._seen(ast.walk(node), scope)
-            self._of_node[node] = runs.union(*map(self._from_scope, called))
+            self._of_node[node] = runs.union(*map(self.from_scope, called))
         return self._of_node[node]
 
     def statements(self, body: list[ast.stmt], scope: Scope, runs: set[ast.AST]) -> list[ast.stmt]:
@@ -144,7 +155,8 @@ class _Reachable:
         known = self._positions[scope]
         return [body[each] for each in sorted({each for run in runs for each in known.get(run, ())})]
 
-    def _from_scope(self, scope: Scope) -> set[ast.AST]:
+    def from_scope(self, scope: Scope) -> set[ast.AST]:
+        """Return the calls of the runs that a function may come to, through those that it calls."""
         if scope not in self._of_scope:
             seen, waiting, found = {scope}, [scope], set[ast.AST]()
             while waiting:

@@ -28,12 +28,10 @@ def shared_objects(project: Project) -> Iterator[Finding]:
         users = uses.of(shared)
         stale = [run for run in users if not _is_fresh(shared, uses.reach[run.call], objects)]
         if stale:
-            yield from _judged(shared, stale, uses, project, entries)
+            yield from _judged(shared, stale, uses, entries)
 
 
-def _judged(
-    shared: Shared, stale: list[Run], uses: "_Uses", project: Project, entries: Entries
-) -> Iterator[Finding]:
+def _judged(shared: Shared, stale: list[Run], uses: "_Uses", entries: Entries) -> Iterator[Finding]:
     reached = [(run, entry) for run in stale if (entry := entries.of(run.scope)) is not None]
     for run, entry in reached:
         if entries.is_task(entry.scope):
@@ -51,7 +49,7 @@ def _judged(
         )
         return
     server = uses.hosted(shared)
-    beside = next((run for run in stale if _is_beside_a_server(run, entries, project)), None)
+    beside = next((run for run in stale if _is_beside_a_server(run, entries)), None)
     if server is not None and beside is not None:
         yield found(
             shared.code,
@@ -63,7 +61,7 @@ def _judged(
         )
         return
     others = [run for run in uses.of(shared) if run not in stale]
-    times = max((entries.times(module, stale + others) for module in project.modules), default=0)
+    times = entries.times(stale + others)
     tests = [run for run in stale if _is_test(run.scope)]
     if times >= _MANY or len(tests) >= _MANY:
         run = (tests or stale)[-1]
@@ -76,11 +74,11 @@ def _judged(
         )
 
 
-def _is_beside_a_server(run: Run, entries: Entries, project: Project) -> bool:
+def _is_beside_a_server(run: Run, entries: Entries) -> bool:
     """Say whether a run is that of a thread which a module or a server's own coroutine starts."""
     if not run.is_elsewhere and not entries.is_on_thread(run.scope):
         return False  # a script's: a process of its own
-    return entries.is_hosted(run.scope) or any(entries.times(module, [run]) for module in project.modules)
+    return entries.is_hosted(run.scope) or entries.times([run]) > 0
 
 
 def _run_in_task(shared: Shared, run: Run, entry: Entry) -> Finding:

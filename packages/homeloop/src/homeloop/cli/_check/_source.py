@@ -127,7 +127,7 @@ def read_module(path: Path, root: Path) -> Module:
         UnicodeDecodeError, OSError: It cannot be read.
     """
     if not path.is_file():  # a pipe would keep us waiting for ever
-        raise OSError(f"{path} is no regular file")
+        raise OSError("no regular file, or a link to nowhere")
     with tokenize.open(path) as file:  # in the encoding that it declares
         text = file.read()
     try:
