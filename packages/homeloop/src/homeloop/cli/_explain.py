@@ -15,8 +15,8 @@ def add_to(commands: "Commands") -> None:
     parser = commands.add_parser(
         "explain",
         help="say what a code like LOOP101 or HL104 means and what to change",
-        description="Say what a finding of doctor (LOOP101) or a rule of check (HL101) means, with code that fails "
-        "and code that works. Without a code: list all.",
+        description="Say what a finding of doctor (LOOP101) or a rule of check (HL101) means, with code that "
+        "fails and code that works. Without a code: list all.",
     )
     parser.add_argument(
         "code", nargs="?", metavar="CODE", help="for instance LOOP101 or HL104, or its name: reuse-across-runs"

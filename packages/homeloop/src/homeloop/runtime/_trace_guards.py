@@ -58,8 +58,8 @@ def patch_deep_guards(patches: Patches) -> None:
 def _binding(original: Method, switch: Switch) -> Method:
     def _get_loop(self: Any) -> Loop:
         owner, current = self._loop, running_loop()
-        if owner is current and current is not None:
-            return owner  # as the original would, which asks once more
+        if current is not None and owner is current:
+            return current  # as the original would, which asks once more
         if owner is not None and current is not None and switch.is_on:
             evidence = "somebody waits for it on a loop that it is not bound to"
             report(misuse(self, owner, current), self, evidence, owner, current, user_spot())

@@ -92,9 +92,9 @@ class Runs(Threads):
             maker = self._loop_of(node, scope)
             if maker is not None:
                 kept.setdefault(maker, []).append(node)
-        for maker, calls in kept.items():
+        for made, calls in kept.items():
             coroutines = [coroutine for call in calls for coroutine in call.args[:1]]
-            yield Run(scope, calls[0], maker, _written(scope, coroutines))
+            yield Run(scope, calls[0], made, _written(scope, coroutines))
 
     def _loop_of(self, call: ast.Call, scope: Scope) -> ast.expr | None:
         """Return what made the loop on which a call runs something, if a function made it for itself."""
