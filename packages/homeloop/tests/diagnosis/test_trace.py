@@ -16,11 +16,14 @@ import pytest
 
 import homeloop
 from homeloop import Event, diagnose, trace
+from homeloop._events import emit
+from homeloop._provenance import Place
 from homeloop.diagnosis import from_fault
 
 BOUND = 10.0
 PATCHED = (
     (asyncio.BaseEventLoop, ("__init__", "run_forever", "close", "create_future", "create_task", "call_soon")),
+    (asyncio.BaseEventLoop, ("call_at",)),
     (asyncio.Queue, ("_wakeup_next",)),
     (asyncio.Queue.__base__, ("_get_loop",)),
     (asyncio.Event, ("set",)),
@@ -59,7 +62,7 @@ def test_off_leaves_nothing() -> None:
     for level in (1, 3, 2):
         trace.enable(level)
         assert trace.level() == level
-        assert asyncio.Event.set is not before[7]
+        assert asyncio.Event.set not in before
     trace.disable()
     assert [vars(owner)[name] for owner, names in PATCHED for name in names] == before
     with pytest.raises(ValueError, match="no trace level 4"):
@@ -106,6 +109,65 @@ def test_kept_by_others_it_does_nothing(heard: Heard) -> None:
         trace.disable()
     finally:
         asyncio.Event.set = original
+
+
+def test_kept_hooks_of_loops_do_nothing(heard: Heard) -> None:
+    """Each hook of a loop that somebody keeps neither records nor tells anything, once tracing is off."""
+    kept = asyncio.BaseEventLoop
+    names = ("create_future", "call_at", "call_soon", "create_task", "run_forever")
+    traced = {name: vars(kept)[name] for name in names}
+    trace.disable()
+    known = len(trace.traced())
+    foreign = asyncio.new_event_loop()
+
+    async def use() -> None:
+        traced["create_future"](foreign)
+        traced["call_at"](foreign, foreign.time() + BOUND, print).cancel()
+        await traced["create_task"](asyncio.get_running_loop(), asyncio.sleep(0))
+
+    asyncio.run(use())
+    traced["call_soon"](foreign, foreign.stop)
+    traced["run_forever"](foreign)
+    foreign.close()
+    assert heard.faults == []
+    assert len(trace.traced()) == known
+
+
+def test_timer_of_another_loop(heard: Heard) -> None:
+    """A client that sets its timers on the loop that it was made on is told of before anything is sent."""
+
+    class Client:
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+
+        def ask(self) -> None:
+            self.loop.call_later(BOUND, print).cancel()
+
+    async def main() -> Client:
+        client = Client()
+        client.ask()
+        return client
+
+    client = asyncio.run(main())
+
+    async def again() -> None:
+        with pytest.raises(RuntimeError, match="closed"):
+            client.ask()
+
+    asyncio.run(again())
+    (fault,) = heard.faults
+    assert fault.kind == "reuse-across-runs"
+    assert fault.used_at is not None
+    assert fault.used_at.source.strip() == "self.loop.call_later(BOUND, print).cancel()"
+
+
+def test_what_is_logged_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says in one line what was used where, and where to read on."""
+    spot = Place("app.py", 3, "work")
+    emit(trace.LoopFault("two-live-loops", "asyncpg.pool.Pool", "it waits elsewhere", spot, Place("db.py", 1, "")))
+    (line,) = caplog.messages
+    assert line.startswith("two-live-loops: asyncpg.pool.Pool, used at app.py:3 in work, made at db.py:1")
+    assert line.endswith("it waits elsewhere; homeloop explain two-live-loops")
 
 
 class Sealed(type):

@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
-from homeloop.runtime._trace_patches import Method, Patches
+from homeloop.runtime._trace_patches import Method, Patches, Switch
 from homeloop.runtime._trace_sites import (
     Loop,
     LoopBound,
@@ -35,8 +35,12 @@ def patch_guards(patches: Patches) -> None:
     """Notice uses of another loop's objects before the driver fails on them."""
     patches.wrap(LoopBound, "_get_loop", _binding)
     patches.wrap(asyncio.BaseEventLoop, "create_future", _making_future)
+    patches.wrap(asyncio.BaseEventLoop, "call_at", _setting_timer)  # call_later() calls it
     if "uvloop" in sys.modules:
-        patches.wrap(sys.modules["uvloop"].Loop, "create_future", _making_future)
+        uvloop = sys.modules["uvloop"].Loop
+        patches.wrap(uvloop, "create_future", _making_future)
+        for name in ("call_at", "call_later"):
+            patches.wrap(uvloop, name, _setting_timer)
     for kind, name in _WAKE_UPS:
         patches.wrap(kind, name, _waking)
     for module in (asyncio.tasks, asyncio):
@@ -51,10 +55,12 @@ def patch_deep_guards(patches: Patches) -> None:
     patches.wrap(asyncio.BaseEventLoop, "call_soon", _calling)
 
 
-def _binding(original: Method) -> Method:
+def _binding(original: Method, switch: Switch) -> Method:
     def _get_loop(self: Any) -> Loop:
         owner, current = self._loop, running_loop()
-        if owner is not None and owner is not current and current is not None:
+        if current is not None and owner is current:
+            return current  # as the original would, which asks once more
+        if owner is not None and current is not None and switch.is_on:
             evidence = "somebody waits for it on a loop that it is not bound to"
             report(misuse(self, owner, current), self, evidence, owner, current, user_spot())
         return original(self)  # type: ignore[no-any-return]
@@ -62,10 +68,10 @@ def _binding(original: Method) -> Method:
     return _get_loop
 
 
-def _making_future(original: Method) -> Method:
+def _making_future(original: Method, switch: Switch) -> Method:
     def create_future(self: Loop) -> "asyncio.Future[Any]":
         current = running_loop()
-        if current is not self and current is not None:
+        if current is not self and current is not None and switch.is_on:
             thing = used_object()
             evidence = "it makes a future on its own loop to wait for it on another"
             report(misuse(thing, self, current), thing, evidence, self, current, user_spot())
@@ -74,10 +80,22 @@ def _making_future(original: Method) -> Method:
     return create_future
 
 
-def _writing(original: Method) -> Method:
+def _setting_timer(original: Method, switch: Switch) -> Method:
+    def set_timer(self: Loop, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        current = running_loop()
+        if current is not self and current is not None and switch.is_on and not is_closing():
+            thing = used_object()
+            evidence = "it sets a timer on its own loop for what it does on another"
+            report(misuse(thing, self, current), thing, evidence, self, current, user_spot())
+        return original(self, *args, **kwargs)  # type: ignore[no-any-return]
+
+    return set_timer
+
+
+def _writing(original: Method, switch: Switch) -> Method:
     def write(self: Any, *args: Any, **kwargs: Any) -> Any:
         owner, current = self._loop, running_loop()
-        if owner is not current and current is not None and not is_closing():
+        if owner is not current and current is not None and switch.is_on and not is_closing():
             thing = used_object()
             thing = self if isinstance(thing, str) else thing
             evidence = "it writes to a socket that its own loop serves"
@@ -87,14 +105,16 @@ def _writing(original: Method) -> Method:
     return write
 
 
-def _waking(original: Method) -> Method:
+def _waking(original: Method, switch: Switch) -> Method:
     def wake(self: Any, *args: Any, **kwargs: Any) -> Any:
-        owner, current = self._loop, running_loop()
-        # Between two runs of its loop it may be touched: the loop looks at it when it runs again.
-        between = current is None and owner is not None and not owner.is_running()
-        if owner is not None and current is not owner and not between and _is_waited_for(self):
-            evidence = "somebody waits for it on its loop, and this thread cannot wake that loop"
-            report(_touch(self, owner, current), self, evidence, owner, current, user_spot())
+        owner = self._loop
+        if owner is not None and owner is not running_loop() and switch.is_on:
+            current = running_loop()
+            # Between two runs of its loop it may be touched: the loop looks at it when it runs again.
+            between = current is None and not owner.is_running()
+            if not between and _is_waited_for(self):
+                evidence = "somebody waits for it on its loop, and this thread cannot wake that loop"
+                report(_touch(self, owner, current), self, evidence, owner, current, user_spot())
         return original(self, *args, **kwargs)
 
     return wake
@@ -132,10 +152,10 @@ class _Watched(Future[Any]):
             raise
 
 
-def _submitting(original: Method) -> Method:
+def _submitting(original: Method, switch: Switch) -> Method:
     def run_coroutine_threadsafe(coro: Any, loop: Loop) -> "Future[Any]":
         future: Future[Any] = original(coro, loop)
-        if type(future) is Future:
+        if type(future) is Future and switch.is_on:
             future.__class__ = _Watched
             future._target = loop  # type: ignore[attr-defined]
         return future
@@ -143,9 +163,9 @@ def _submitting(original: Method) -> Method:
     return run_coroutine_threadsafe
 
 
-def _calling(original: Method) -> Method:
+def _calling(original: Method, switch: Switch) -> Method:
     def call_soon(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._thread_id is not None and running_loop() is not self:
+        if self._thread_id is not None and running_loop() is not self and switch.is_on:
             evidence = "call_soon() does not wake a loop that runs on another thread"
             current = running_loop()
             report(_touch(self, self, current), self, evidence, self, current, user_spot())

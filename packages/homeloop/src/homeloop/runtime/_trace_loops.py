@@ -7,7 +7,7 @@ import threading
 from typing import Any, cast
 
 from homeloop._provenance import LoopRecord, loop_records, moments
-from homeloop.runtime._trace_patches import Method, Patches
+from homeloop.runtime._trace_patches import Method, Patches, Switch
 from homeloop.runtime._trace_sites import Loop, is_ours, is_programs, note_loop, report, user_spot
 
 
@@ -27,16 +27,20 @@ def patch_leftovers(patches: Patches) -> None:
     patches.wrap(asyncio.runners, "_cancel_all_tasks", _cancelling)
 
 
-def _recording(original: Method) -> Method:
+def _recording(original: Method, switch: Switch) -> Method:
     def __init__(self: Loop, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
-        loop_records.put(self, LoopRecord(os.getpid(), threading.current_thread().name, user_spot()))
+        if switch.is_on:
+            loop_records.put(self, LoopRecord(os.getpid(), threading.current_thread().name, user_spot()))
 
     return __init__
 
 
-def _running(original: Method) -> Method:
+def _running(original: Method, switch: Switch) -> Method:
     def run_forever(self: Loop) -> None:
+        if not switch.is_on:
+            original(self)
+            return
         record = note_loop(self)
         if record.ran and record.pid != os.getpid():
             evidence = "it ran in the parent process, which shares its selector and its sockets with this one"
@@ -51,9 +55,9 @@ def _running(original: Method) -> Method:
     return run_forever
 
 
-def _closing(original: Method) -> Method:
+def _closing(original: Method, switch: Switch) -> Method:
     def close(self: Loop) -> None:
-        if self.is_closed() or self.is_running():
+        if not switch.is_on or self.is_closed() or self.is_running():
             original(self)
             return
         record = note_loop(self)
@@ -78,8 +82,11 @@ def _closing(original: Method) -> Method:
     return close
 
 
-def _cancelling(original: Method) -> Method:
+def _cancelling(original: Method, switch: Switch) -> Method:
     def _cancel_all_tasks(loop: Loop) -> None:
+        if not switch.is_on:
+            original(loop)
+            return
         failed = sys.exc_info()[1] is not None  # then what else was going on is not lost, but cut off
         left = [] if failed else [task for task in asyncio.all_tasks(loop) if not task.done() and not _ours(task)]
         original(loop)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from homeloop._provenance import ObjectRecord, Spot, object_records
-from homeloop.runtime._trace_patches import Method, Patches
+from homeloop.runtime._trace_patches import Method, Patches, Switch
 
 FindSpot = Callable[[], Spot | None]
 _CONSTRUCTORS: dict[str, tuple[str, ...]] = {
@@ -102,9 +102,10 @@ def _patch_module(module: ModuleType, patches: Patches, find_spot: FindSpot) -> 
             patches.wrap(kind, "__init__", partial(_constructing, find_spot))
 
 
-def _constructing(find_spot: FindSpot, original: Method) -> Method:
+def _constructing(find_spot: FindSpot, original: Method, switch: Switch) -> Method:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        object_records.put(self, ObjectRecord(os.getpid(), find_spot()))
+        if switch.is_on:
+            object_records.put(self, ObjectRecord(os.getpid(), find_spot()))
         original(self, *args, **kwargs)
 
     return __init__
@@ -119,10 +120,11 @@ def patch_tasks(patches: Patches, find_spot: FindSpot) -> None:
         patches.wrap(kind, "create_task", partial(_starting, find_spot))
 
 
-def _starting(find_spot: FindSpot, original: Method) -> Method:
+def _starting(find_spot: FindSpot, original: Method, switch: Switch) -> Method:
     def create_task(self: Any, *args: Any, **kwargs: Any) -> Any:
         task = original(self, *args, **kwargs)
-        object_records.put(task, ObjectRecord(os.getpid(), find_spot()))
+        if switch.is_on:
+            object_records.put(task, ObjectRecord(os.getpid(), find_spot()))
         return task
 
     return create_task
