@@ -122,6 +122,11 @@ class Enclosure:
         self._closing.result()
         return cancelled
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end has begun, so that nothing can be run in it any more."""
+        return self._over or self._closing is not None
+
     def holds(self, context: Context | None) -> bool:
         """Tell whether a context is inside, at any depth. Thread: any."""
         enclosure = None if context is None else context.get(_here)

@@ -9,13 +9,15 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
+from homeloop._affinity import Affinity
 from homeloop._events import CallAbandoned, emit
-from homeloop.errors import CallTimeoutError, NotTransferableError, RuntimeClosedError
+from homeloop.errors import CallTimeoutError, NotTransferableError, RuntimeClosedError, WrongLoopError
 from homeloop.isolation._block import EnclosedBlock
 from homeloop.isolation._choice import Choice, kind_of
 from homeloop.isolation._context import ContextRoom, NoRoom
@@ -27,7 +29,7 @@ from homeloop.isolation._stream import stream
 from homeloop.isolation._thread import ThreadRoom, Threads
 from homeloop.isolation._tier import Isolation, Room, Signs, Work
 from homeloop.isolation._watch import Watch
-from homeloop.runtime import LoopRuntime, callable_name, default_runtime
+from homeloop.runtime import LoopRuntime, callable_name, default_runtime, loop_affinity
 
 T = TypeVar("T")
 Callback = Callable[..., object]  # gets what is reported: step, percent and description, unless fn says otherwise
@@ -362,6 +364,12 @@ class IsolatedScope:
     """
     A scope that work runs in, one run or several at a time; made by `IsolationExecutor.isolated`.
 
+    Entered and left once. Leaving it cancels what still runs in it; what has not begun is refused.
+
+    Raises:
+        RuntimeError: From entering it a second time, and from leaving it while it is not open.
+        WrongLoopError: From leaving it on another loop than the one that has entered it. It stays open.
+
     Thread: one loop's, for all of it.
     """
 
@@ -382,8 +390,10 @@ class IsolatedScope:
         self._carry = carry
         self._tier: Isolation | None = None
         self._room: Room | None = None
-        self._left: list[tuple[Isolation, Room]] = []  # other runs may still be in them
-        self._entered = False
+        self._spent: list[tuple[Isolation, Room]] = []  # other runs may still be in them
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it was entered on
+        self._home: Affinity
+        self._is_left = False
 
     @property
     def tier(self) -> Isolation | None:
@@ -402,11 +412,10 @@ class IsolatedScope:
         Run ``fn(*args)`` in the scope; args, raises and cancellation as `IsolationExecutor.run`.
 
         Raises, besides:
-            RuntimeError: The scope is not entered, or was left. ``fn`` was not called.
+            RuntimeError: The scope is not entered, or was left, also before ``fn`` could begin. It was not called.
+            WrongLoopError: Another loop has entered the scope. ``fn`` was not called.
         """
         check_function(fn, timeout)
-        if not self._entered:
-            raise RuntimeError(f"scope {self.context_id!r} is not open: async with isolated(...) as scope: ...")
         value: T = await self._run(fn, args, on_progress, timeout, last=False)
         return value
 
@@ -433,26 +442,40 @@ class IsolatedScope:
         return await self._run(fn, args, on_progress, timeout, last=True)
 
     async def __aenter__(self) -> Self:
-        if self._entered or self._room is not None:
-            raise RuntimeError("a scope is entered once; call isolated() again")
-        self._entered = True
+        if self._loop is not None:
+            raise RuntimeError(f"scope {self.context_id!r} was entered before; call isolated() again")
+        self._loop = asyncio.get_running_loop()
+        self._home = loop_affinity(self._loop)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._entered = False
+        self._check_open()
+        self._is_left = True
         if self._room is not None and self._tier is not None:
-            self._left.append((self._tier, self._room))
-        while self._left:
-            tier, room = self._left.pop()
-            signs = await room.aclose()
-            self._executor.tally(tier).count_leftovers(signs)
-            spilled: Counter[str] = Counter()
-            for name, count in signs.spilled_by.items():
-                spilled[self._kinds.get(name, self._kind or self.context_id)] += count
-            for each, count in spilled.items():
-                self._executor.learn(self._isolation, each, tier, Signs(spilled=count), None)
+            self._spent.append((self._tier, self._room))
+        async with AsyncExitStack() as rooms:  # each is closed, also when one fails or it is cancelled
+            for spent in self._spent:
+                rooms.push_async_callback(self._close, *spent)
+
+    async def _close(self, tier: Isolation, room: Room) -> None:
+        signs = await room.aclose()
+        self._executor.tally(tier).count_leftovers(signs)
+        spilled: Counter[str] = Counter()
+        for name, count in signs.spilled_by.items():
+            spilled[self._kinds.get(name, self._kind or self.context_id)] += count
+        for each, count in spilled.items():
+            self._executor.learn(self._isolation, each, tier, Signs(spilled=count), None)
+
+    def _check_open(self) -> None:
+        """Raise unless the scope is entered, on the running loop, and not left."""
+        if self._loop is None:
+            raise RuntimeError(f"scope {self.context_id!r} is not open: async with isolated(...) as scope: ...")
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            raise WrongLoopError(f"scope {self.context_id!r}", str(self._home), str(loop_affinity(loop)))
+        if self._is_left:
+            raise RuntimeError(f"scope {self.context_id!r} is not open any more; call isolated() again")
 
     async def _run(
         self,
@@ -462,6 +485,8 @@ class IsolatedScope:
         timeout: float | None,
         last: bool,
     ) -> Any:
+        if not last:
+            self._check_open()
         name = callable_name(fn)
         own = kind_of(fn) if self._isolation is Isolation.AUTO else name
         kind = self._kind = self._kind or own
@@ -484,7 +509,7 @@ class IsolatedScope:
         # It was ours to choose, and it has not begun: `learn` has seen that it cannot go there.
         if self._room is room:  # not, if a run beside this one was here first
             self._room = None
-            self._left.append((work.tier, room))
+            self._spent.append((work.tier, room))
         return await self._run(fn, args, on_progress, timeout, last)
 
     async def _count(self, room: Room, work: Work, kind: str, last: bool) -> Any:

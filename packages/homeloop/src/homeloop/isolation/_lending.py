@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Generic, TypeVar
 
 from homeloop.errors import CallTimeoutError
-from homeloop.isolation._tier import Work
+from homeloop.isolation._tier import Work, scope_left
 from homeloop.runtime import allocate_lock, forget_in_child
 
 T = TypeVar("T")
@@ -145,6 +145,8 @@ class Borrower(ABC, Generic[T]):
     """
     A scope that borrows a thing, which its runs share.
 
+    A place has one owner after the other, who gives it back: who waits for his turn, `take`, then the lease.
+
     Thread: made on any, used on one loop's.
     """
 
@@ -153,10 +155,12 @@ class Borrower(ABC, Generic[T]):
         self._lending = lending
         self._lock = asyncio.Lock()
         self._leases: set[Lease[T]] = set()
+        self._joining: set[asyncio.Timeout] = set()  # the limits of the runs that wait in `join`
+        self._over = False
 
     @abstractmethod
     async def take(self, work: Work, place: Place[T]) -> T:
-        """Return a thing for a place; give the place back if it raises."""
+        """Return a thing for a place; if this raises, have the place given back, now or when it is free."""
 
     @abstractmethod
     def give_back(self, lease: Lease[T]) -> None:
@@ -168,25 +172,42 @@ class Borrower(ABC, Generic[T]):
 
         Raises:
             CallTimeoutError: The work's time is over. What it has waited is taken off what is left of it.
+            RuntimeError: The scope was left meanwhile.
         """
         asked = time.monotonic()
-        late = asyncio.timeout(work.timeout)
+        limit = asyncio.timeout(work.timeout)
         try:
-            async with late, self._lock:  # the scope's runs may come two at a time
-                if self.lease is None:
-                    place = await self._lending.borrow()
-                    late.reschedule(None)
-                    work.waited = time.monotonic() - asked
-                    self.lease = Lease(place, await self.take(work, place))
-                    self._leases.add(self.lease)
-                lease = self.lease
-                lease.runs += 1
+            async with limit:
+                self._joining.add(limit)
+                try:
+                    async with self._lock:  # the scope's runs may come two at a time
+                        if self._over:
+                            raise scope_left(work)
+                        lease = self.lease or await self._borrow(work, limit, asked)
+                        lease.runs += 1
+                finally:
+                    self._joining.discard(limit)
         except TimeoutError as error:
-            if not late.expired():
+            if not limit.expired():
                 raise
+            if self._over:
+                raise scope_left(work) from None
             why = f"it waited for its turn, {self._lending.size} at a time"
             raise CallTimeoutError(work.name, work.timeout or 0.0, never_began=why) from error
         work.waited = time.monotonic() - asked
+        return lease
+
+    async def _borrow(self, work: Work, limit: asyncio.Timeout, asked: float) -> Lease[T]:
+        place = await self._lending.borrow()
+        if not self._over:  # else it passes in `take`
+            limit.reschedule(None)  # which keeps to the time that is left, and tells what it was waiting for
+        work.waited = time.monotonic() - asked
+        lease = Lease(place, await self.take(work, place))
+        self._leases.add(lease)
+        if self._over:  # it has come in the moment in which the scope was left
+            self._end(lease)
+            raise scope_left(work)
+        self.lease = lease
         return lease
 
     def leave(self, lease: Lease[T], last: bool) -> None:
@@ -204,6 +225,13 @@ class Borrower(ABC, Generic[T]):
             self.lease = None
         if not lease.runs:
             self._end(lease)
+
+    def turn_away(self) -> None:
+        """Let no further run in: those that wait to join raise. Idempotent."""
+        self._over = True
+        for limit in self._joining:
+            if not limit.expired():  # a limit that passes is a cancellation which the run itself makes an error of
+                limit.reschedule(asyncio.get_running_loop().time())
 
     def end_leases(self) -> None:
         """Give everything back, whatever runs there. Idempotent."""

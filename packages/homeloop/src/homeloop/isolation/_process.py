@@ -267,6 +267,7 @@ class ProcessRoom(Borrower[Crew]):
             self.leave(lease, last or crew.lost)
 
     async def _leave(self) -> Signs:
+        self.turn_away()
         lease = self.lease
         signs = Signs()
         try:
