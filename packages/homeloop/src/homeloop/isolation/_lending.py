@@ -7,7 +7,7 @@ from collections import deque
 from contextvars import ContextVar
 from typing import Generic, TypeVar
 
-from homeloop.errors import CallTimeoutError
+from homeloop.errors import CallTimeoutError, ExecutorClosedError
 from homeloop.isolation._tier import Work, scope_left
 from homeloop.runtime import allocate_lock, forget_in_child
 
@@ -23,12 +23,18 @@ class Lending(Generic[T]):
 
     What a borrower's own work borrows again takes no place: they could wait for each other for ever.
 
+    Args:
+        executor: The name of whose things are lent, for errors.
+        size: How many at a time.
+
     Thread: any.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, executor: str, size: int) -> None:
         self.size = size
         self.lent = 0
+        self.is_closed = False
+        self._executor = executor
         self._kept: list[tuple[T, float]] = []  # the last one came back last: the others may go
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self._lock = allocate_lock()
@@ -40,10 +46,20 @@ class Lending(Generic[T]):
         return len(self._kept)
 
     async def borrow(self) -> "Place[T]":
-        """Wait for a place. Cancellation: gives up the turn."""
-        if id(self) in inside.get():
-            return Place(self, counted=False)
+        """
+        Wait for a place.
+
+        Raises:
+            ExecutorClosedError: Nothing is lent any more.
+
+        Cancellation: gives up the turn.
+        """
+        is_inside = id(self) in inside.get()
         with self._lock:
+            if self.is_closed:
+                raise ExecutorClosedError(self._executor)
+            if is_inside:
+                return Place(self, counted=False)
             if self.lent < self.size:
                 self.lent += 1
                 return Place(self, counted=True)
@@ -74,7 +90,7 @@ class Lending(Generic[T]):
     def give_place(self) -> None:
         """Let the next one have a place."""
         with self._lock:
-            while self._waiting:
+            while self._waiting and not self.is_closed:
                 loop, turn = self._waiting.popleft()
                 try:
                     loop.call_soon_threadsafe(_serve, turn)
@@ -82,6 +98,16 @@ class Lending(Generic[T]):
                     continue
                 return
             self.lent -= 1
+
+    def close(self) -> None:
+        """Lend nothing any more, and tell those who wait. Idempotent."""
+        with self._lock:
+            self.is_closed = True
+            for loop, turn in self._waiting:  # each takes itself out
+                try:
+                    loop.call_soon_threadsafe(_refuse, turn, self._executor)
+                except RuntimeError:  # it is closed
+                    pass
 
     def take_idle(self, seconds: float) -> list[T]:
         """Take out what has not been lent for so many seconds."""
@@ -121,6 +147,11 @@ class Place(Generic[T]):
 def _serve(turn: "asyncio.Future[None]") -> None:
     if not turn.done():  # else its waiter was cancelled, and has seen to it that the next one is served
         turn.set_result(None)
+
+
+def _refuse(turn: "asyncio.Future[None]", executor: str) -> None:
+    if not turn.done():
+        turn.set_exception(ExecutorClosedError(executor))
 
 
 class Lease(Generic[T]):

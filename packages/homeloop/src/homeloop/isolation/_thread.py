@@ -19,9 +19,9 @@ from homeloop.runtime import LoopRuntime, real_threading
 class Threads:
     """The kept runtimes. Thread: any."""
 
-    def __init__(self, name: str, size: int, grace: float, tally: Tally) -> None:
-        self.lending: Lending[LoopRuntime] = Lending(size)
-        self._name = name
+    def __init__(self, executor: str, size: int, grace: float, tally: Tally) -> None:
+        self.lending: Lending[LoopRuntime] = Lending(executor, size)
+        self._name = f"homeloop-{executor}"
         self._grace = grace
         self._tally = tally
         self._numbers = itertools.count(1)
