@@ -139,12 +139,13 @@ class IsolationExecutor:
             name=f"homeloop-{name}", grace=2 * grace + terminate_grace + 5.0, propagate_context=False
         )
         self._watch = Watch(self._home, block_threshold, self._housekeep)
-        self._threads = Threads(name, max_threads, grace, self._tallies[Isolation.THREAD])
+        self._threads = Threads(name, max_threads, grace, self._tallies[Isolation.THREAD], self._watch.begin)
         self._processes = Processes(
             name,
             self._home,
             self._tallies[Isolation.PROCESS],
             max_processes,
+            self._watch.begin,
             grace=grace,
             terminate_grace=terminate_grace,
             block_threshold=block_threshold,
@@ -378,7 +379,6 @@ class IsolationExecutor:
             return ContextRoom(self._watch, self.grace, self.grace * _SWEEP)
         if tier is Isolation.THREAD:
             return ThreadRoom(self._threads, self._watch, self.grace * _SWEEP)
-        self._watch.begin()
         return ProcessRoom(self._processes)
 
     def _housekeep(self) -> bool:

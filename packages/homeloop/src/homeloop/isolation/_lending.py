@@ -4,6 +4,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Generic, TypeVar
 
@@ -26,15 +27,17 @@ class Lending(Generic[T]):
     Args:
         executor: The name of whose things are lent, for errors.
         size: How many at a time.
+        on_keep: Called when there is one more thing that may become idle.
 
     Thread: any.
     """
 
-    def __init__(self, executor: str, size: int) -> None:
+    def __init__(self, executor: str, size: int, on_keep: Callable[[], object]) -> None:
         self.size = size
         self.lent = 0
         self.is_closed = False
         self._executor = executor
+        self._on_keep = on_keep
         self._kept: list[tuple[T, float]] = []  # the last one came back last: the others may go
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self._lock = allocate_lock()
@@ -86,6 +89,7 @@ class Lending(Generic[T]):
         """Keep a thing for the next borrower."""
         with self._lock:
             self._kept.append((thing, time.monotonic()))
+        self._on_keep()
 
     def give_place(self) -> None:
         """Let the next one have a place."""

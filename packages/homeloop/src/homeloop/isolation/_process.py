@@ -38,6 +38,7 @@ class Processes:
         home: LoopRuntime,
         tally: Tally,
         size: int | None,
+        on_keep: Callable[[], object],
         *,
         grace: float,
         terminate_grace: float,
@@ -47,7 +48,7 @@ class Processes:
         max_runs: int | None,
         max_memory_bytes: int | None,
     ) -> None:
-        self.lending: Lending[Crew] = Lending(name, size or _cpus())
+        self.lending: Lending[Crew] = Lending(name, size or _cpus(), on_keep)
         self.home = home
         self.rooms = itertools.count(1)
         self._name = name

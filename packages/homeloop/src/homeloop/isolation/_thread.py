@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -19,8 +20,10 @@ from homeloop.runtime import LoopRuntime, real_threading
 class Threads:
     """The kept runtimes. Thread: any."""
 
-    def __init__(self, executor: str, size: int, grace: float, tally: Tally) -> None:
-        self.lending: Lending[LoopRuntime] = Lending(executor, size)
+    def __init__(
+        self, executor: str, size: int, grace: float, tally: Tally, on_keep: Callable[[], object]
+    ) -> None:
+        self.lending: Lending[LoopRuntime] = Lending(executor, size, on_keep)
         self._name = f"homeloop-{executor}"
         self._grace = grace
         self._tally = tally
