@@ -10,8 +10,9 @@ import isolated_work as work
 import pytest
 from processes_seen import DEADLINE, appears
 
-from homeloop import Isolation, IsolationExecutor
+from homeloop import Isolation, IsolationExecutor, LoopRuntime
 from homeloop.errors import CallTimeoutError
+from homeloop.isolation._watch import Watch
 
 
 async def wait_on_thread(told: threading.Event) -> None:
@@ -101,3 +102,35 @@ def test_threads_that_cannot_be_ended_have_their_places(go: Any) -> None:
             go(main)
         finally:
             release.set()
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+def test_what_was_lent_for_long_ends_when_it_is_idle(go: Any, tier: Isolation) -> None:
+    """Nothing needs watching while a scope has a thread or process and does nothing; back again, it is idle."""
+    with IsolationExecutor(name="long", idle_timeout=0.1, block_threshold=0.02) as executor:
+
+        async def main() -> None:
+            async with executor.isolated("long", isolation=tier) as scope:
+                await scope.run(work.identity, 1)
+                await asyncio.sleep(0.5)  # many times as long as the watch goes on with nothing to see
+            async with asyncio.timeout(DEADLINE / 2):
+                while not executor.statistics().tiers[tier].ended:
+                    await asyncio.sleep(0.01)
+
+        go(main)
+
+
+def test_a_watch_that_begins_while_it_ends() -> None:
+    """Whenever it is asked to begin, it looks at least once after that."""
+    looked = threading.Event()
+
+    def housekeep() -> bool:
+        looked.set()
+        return False
+
+    with LoopRuntime(name="watching") as home:
+        watch = Watch(home, 1e-6, housekeep)
+        for _ in range(500):
+            looked.clear()
+            watch.begin()
+            assert looked.wait(DEADLINE / 4)

@@ -13,7 +13,7 @@ from homeloop.errors import (
     CallTimeoutError,
     IsolationError,
     NotTransferableError,
-    RuntimeClosedError,
+    RuntimeDiedError,
     WorkerDiedError,
 )
 from homeloop.isolation._forge import Channel, Forge
@@ -230,7 +230,8 @@ class Crew:
             answer: Answer = pickle.loads(payload)
             self.memory = answer.memory
             if self.told_to_end and answer.error is not None and answer.error.kind == _CANCELLED:
-                run.answer.set_exception(RuntimeClosedError(self._executor))  # by us, not by itself
+                closed = RuntimeDiedError(self._executor, "the executor was closed, which cancelled the call")
+                run.answer.set_exception(closed)  # by us, not by itself
             else:
                 run.answer.set_result(answer)
 

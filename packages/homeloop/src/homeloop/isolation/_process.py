@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from homeloop._user import current_user
-from homeloop.errors import CallTimeoutError, IsolationError
+from homeloop.errors import CallTimeoutError, ExecutorClosedError, IsolationError
 from homeloop.isolation._crew import Crew
 from homeloop.isolation._forge import Forge, check_startable
 from homeloop.isolation._lending import Borrower, Lease, Lending, Place
@@ -38,6 +38,7 @@ class Processes:
         home: LoopRuntime,
         tally: Tally,
         size: int | None,
+        on_keep: Callable[[], object],
         *,
         grace: float,
         terminate_grace: float,
@@ -47,7 +48,7 @@ class Processes:
         max_runs: int | None,
         max_memory_bytes: int | None,
     ) -> None:
-        self.lending: Lending[Crew] = Lending(size or _cpus())
+        self.lending: Lending[Crew] = Lending(name, size or _cpus(), on_keep)
         self.home = home
         self.rooms = itertools.count(1)
         self._name = name
@@ -150,6 +151,8 @@ class Processes:
             self._forging = asyncio.Lock()
             loop_ending(asyncio.get_running_loop()).add(self.close, self._lose)
         async with self._forging:
+            if self.lending.is_closed:  # a place was given before
+                raise ExecutorClosedError(self._name)
             if self._forge is None or self._forge.broken:
                 check_startable()
                 if self._forge is not None:
@@ -267,6 +270,7 @@ class ProcessRoom(Borrower[Crew]):
             self.leave(lease, last or crew.lost)
 
     async def _leave(self) -> Signs:
+        self.turn_away()
         lease = self.lease
         signs = Signs()
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -19,9 +20,11 @@ from homeloop.runtime import LoopRuntime, real_threading
 class Threads:
     """The kept runtimes. Thread: any."""
 
-    def __init__(self, name: str, size: int, grace: float, tally: Tally) -> None:
-        self.lending: Lending[LoopRuntime] = Lending(size)
-        self._name = name
+    def __init__(
+        self, executor: str, size: int, grace: float, tally: Tally, on_keep: Callable[[], object]
+    ) -> None:
+        self.lending: Lending[LoopRuntime] = Lending(executor, size, on_keep)
+        self._name = f"homeloop-{executor}"
         self._grace = grace
         self._tally = tally
         self._numbers = itertools.count(1)
@@ -123,13 +126,13 @@ class ThreadRoom(Borrower[LoopRuntime]):
 
     async def aclose(self) -> Signs:
         """End what is left on the runtime, and give it back."""
+        self.turn_away()
         signs = Signs()
         lease = self.lease
         try:
-            if lease is not None and (enclosure := self._enclosures.get(lease.thing)) is not None:
-                enclosure.signs = signs
+            if lease is not None:
                 # Twice the time: once for the tasks, once for the resources.
-                await lease.thing.arun(enclosure.aclose, timeout=2 * self._sweep)
+                await lease.thing.arun(self._end_enclosure, lease.thing, signs, timeout=2 * self._sweep)
                 lease.fit &= not signs.stubborn
         except CallTimeoutError:
             if lease is not None:
@@ -141,6 +144,12 @@ class ThreadRoom(Borrower[LoopRuntime]):
         finally:
             self.end_leases()
         return signs
+
+    async def _end_enclosure(self, runtime: LoopRuntime, signs: Signs) -> None:
+        """Close the enclosure, looked for on its loop: a run that was just handed over has made it by now."""
+        if (enclosure := self._enclosures.get(runtime)) is not None:
+            enclosure.signs = signs
+            await enclosure.aclose()
 
     async def take(self, work: Work, place: Place[LoopRuntime]) -> LoopRuntime:
         """Return a kept runtime, or a new one."""

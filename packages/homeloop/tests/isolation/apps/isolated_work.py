@@ -308,6 +308,21 @@ async def report_then_wait(report: Callable[..., Awaitable[None]]) -> None:
     await asyncio.Event().wait()
 
 
+async def report_until_cancelled(report: Callable[..., Awaitable[None]]) -> None:
+    """Report, wait for ever, and report once more in the clean-up."""
+    try:
+        await report("begun")
+        await asyncio.Event().wait()
+    finally:
+        await report("cleaning up")
+
+
+async def report_and_yield(report: Callable[..., Awaitable[None]]) -> AsyncGenerator[int]:
+    yield 1
+    await report("going on", 50.0)
+    yield 2
+
+
 async def report_optionally(report: Callable[..., Awaitable[None]] | None = None) -> bool:
     return report is not None
 
@@ -518,3 +533,9 @@ async def clean_up_for_ever() -> None:
 
     tasks.append(asyncio.create_task(hydra(), name="hydra"))
     await asyncio.sleep(0)
+
+
+def pass_gate(gate: str) -> None:
+    """Block until somebody has opened the other end of a FIFO and closed it again."""
+    with open(gate) as end:
+        end.read()
