@@ -2,8 +2,14 @@
 
 import asyncio
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +17,10 @@ import pytest
 from homeloop import LoopRuntime
 from homeloop.serving import AsyncExecutor
 
+APPS = Path(__file__).parent / "apps"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+Serve = Callable[..., "AbstractContextManager[tuple[str, subprocess.Popen[str]]]"]
 
 
 class Site:
@@ -93,3 +102,34 @@ def no_further_runtimes(no_threads_left: None) -> Iterator[None]:
     """Close what calls on the default runtime's own thread were run on."""
     yield
     AsyncExecutor.close()
+
+
+@pytest.fixture
+def apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find the applications of these tests."""
+    monkeypatch.syspath_prepend(str(APPS))
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """Run an ASGI application under uvicorn, in a process of its own; yield its URL and the process."""
+
+    @contextmanager
+    def start(app: str, **environment: str) -> "Iterator[tuple[str, subprocess.Popen[str]]]":
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:  # clients wait until it accepts
+            host, port = listening.getsockname()
+            server = subprocess.Popen(
+                [sys.executable, "-m", "uvicorn", "--fd", str(listening.fileno()), "--no-access-log", app],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                pass_fds=[listening.fileno()],
+                env={**os.environ, "PYTHONPATH": str(APPS), **environment},
+            )
+        try:
+            yield f"http://{host}:{port}", server
+        finally:
+            server.kill()
+            server.communicate()
+
+    return start
