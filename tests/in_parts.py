@@ -26,6 +26,7 @@ PARTS = {  # the longest first
     "isolation": [f"{_LIBRARY}/{each}" for each in ("isolation", "graphs", "pytest_plugin")],
     "runtime": ["tests", *(f"{_LIBRARY}/{each}" for each in ("behaviours", "callbacks", "resources", "runtime"))],
     "diagnosis": [f"{_LIBRARY}/{each}" for each in ("check", "database", "diagnosis", "guards", "http")],
+    "serving": [f"{_LIBRARY}/serving"],
 }
 
 

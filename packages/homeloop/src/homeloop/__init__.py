@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from homeloop._affinity import Affinity
 from homeloop._events import Event, Instrument, add_instrument
 from homeloop._user import User, as_user, current_user
+from homeloop.batch import map_concurrent
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
 from homeloop.isolation import (
     EnclosedBlock,
@@ -94,6 +95,7 @@ __all__ = (
     "isolated",
     "isolation_of",
     "iterate",
+    "map_concurrent",
     "resource_scope",
     "run",
     "run_isolated",
