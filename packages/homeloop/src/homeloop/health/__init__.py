@@ -1,0 +1,30 @@
+"""Health: what every event loop of a process is doing, for machines and for people."""
+
+from homeloop.health._default import default_monitor
+from homeloop.health._monitor import HealthMonitor
+from homeloop.health._pulse import Lag, Stall
+from homeloop.health._report import (
+    Finding,
+    HealthReport,
+    Incident,
+    LoopHealth,
+    ResourceHealth,
+    RuntimeHealth,
+    SizingHint,
+)
+from homeloop.health._thresholds import HealthThresholds
+
+__all__ = (
+    "Finding",
+    "HealthMonitor",
+    "HealthReport",
+    "HealthThresholds",
+    "Incident",
+    "Lag",
+    "LoopHealth",
+    "ResourceHealth",
+    "RuntimeHealth",
+    "SizingHint",
+    "Stall",
+    "default_monitor",
+)
