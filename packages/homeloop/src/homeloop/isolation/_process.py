@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -101,7 +102,8 @@ class Processes:
         kept = self._take_kept()
         if kept is not None:
             return kept
-        taking = asyncio.ensure_future(self._start())
+        # In no run's context: the worker is everybody's, and its wire would keep that as long as it lives.
+        taking = asyncio.get_running_loop().create_task(self._start(), context=Context())
         try:
             await asyncio.wait((taking,), timeout=work.left)
             if taking.done():
@@ -215,6 +217,7 @@ class ProcessRoom(Borrower[Crew]):
 
     async def run(self, work: Work, last: bool) -> Any:
         """Do the work in the scope's worker. Packed on the caller's thread, where the objects are."""
+        self.open_to_callback(work)
         payload = self._pack(work, last)
         answer: Answer = await self._processes.home.arun(self._run, work, payload, last)
         work.signs.begun = answer.begun
