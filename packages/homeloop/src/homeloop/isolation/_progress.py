@@ -54,7 +54,7 @@ class Hearer:
     def __init__(self, callback: Callable[..., object], on_error: Literal["report", "raise"] = "report") -> None:
         self.__module__, _, name = callable_name(callback).partition(".")
         self.__qualname__ = name.removesuffix("()")
-        self.on_error = on_error
+        self.on_error: Literal["report", "raise"] = on_error
         self._callback = callback
         self._hearing: asyncio.Task[Any] | None = None
         self._over = False
