@@ -285,6 +285,12 @@ class Borrower(ABC, Generic[T]):
             self.spend(lease)
             self._end(lease)
 
+    def drop_leases(self) -> None:
+        """Give back the places only: what was lent has ended, and so has the loop that it was used on."""
+        for lease in self._leases:
+            lease.place.give_back()
+        self._leases.clear()
+
     def _end(self, lease: Lease[T]) -> None:
         if lease in self._leases:
             self._leases.remove(lease)
