@@ -133,3 +133,29 @@ def test_a_workers_start(go: Any, tmp_path: Path) -> None:
         assert executor.statistics().tiers[Isolation.PROCESS].lent == 0
 
     go(main)
+
+
+@pytest.mark.parametrize("tier", [Isolation.CONTEXT, *PLACES])
+def test_a_scope_is_left_after_that(go: Any, tier: Isolation) -> None:
+    """Leaving a scope whose executor has ended what it had is no error: nothing is left."""
+
+    async def main() -> None:
+        executor = IsolationExecutor(name="shut", max_threads=1, max_processes=1)
+        async with executor.isolated("open", isolation=tier) as scope:
+            assert await scope.run(work.identity, 1) == 1
+            await asyncio.to_thread(executor.close)
+        assert executor.statistics().tiers[tier].lent == 0
+
+    go(main)
+
+
+def test_two_threads_close_at_a_time(go: Any) -> None:
+    """Whoever closes second has it closed as well, and no error."""
+
+    async def main() -> None:
+        executor = IsolationExecutor(name="shut", max_processes=1)
+        await executor.run(work.identity, 1, isolation=Isolation.PROCESS)
+        await asyncio.gather(*(asyncio.to_thread(executor.close) for _ in range(4)))
+
+    for _ in range(5):
+        go(main)

@@ -2,7 +2,10 @@
 
 import asyncio
 import functools
+import gc
 import threading
+import weakref
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import isolated_work as work
 import pytest
 from processes_seen import DEADLINE, appears
 
-from homeloop import Isolation, IsolationExecutor, LoopRuntime
+from homeloop import Isolation, IsolationExecutor, LoopRuntime, bind_callback
 from homeloop.errors import CallTimeoutError
 from homeloop.isolation._watch import Watch
 
@@ -102,6 +105,57 @@ def test_threads_that_cannot_be_ended_have_their_places(go: Any) -> None:
             go(main)
         finally:
             release.set()
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+def test_callbacks_need_no_further_place(go: Any, tier: Isolation) -> None:
+    """Work waits for its callback, so what that runs in the same tier does not wait for the work's place."""
+    with IsolationExecutor(name="more", max_threads=1, max_processes=1) as executor:
+
+        async def main() -> None:
+            got: list[object] = []
+
+            async def hear(*_: object) -> None:
+                got.append(await executor.run(work.identity, 2, isolation=tier))
+
+            run = functools.partial(executor.run, isolation=tier, timeout=DEADLINE / 2, on_progress=hear)
+            assert await run(work.report_many, 2) == 2
+            stream = executor.stream(
+                work.report_and_yield, isolation=tier, timeout=DEADLINE / 2, on_progress=bind_callback(hear)
+            )
+            assert [item async for item in stream] == [1, 2]
+            assert got == [2, 2, 2]
+
+        go(main)
+
+
+class Thing:
+    """Something that a context variable holds."""
+
+
+held: ContextVar[Thing | None] = ContextVar("held", default=None)
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+def test_what_is_kept_keeps_no_context(go: Any, tier: Isolation) -> None:
+    """A thread or process that a run has had started does not keep that run's context variables alive."""
+    with IsolationExecutor(name="forgets", max_threads=1, max_processes=1) as executor:
+
+        async def one() -> "weakref.ref[Thing]":
+            thing = Thing()
+            held.set(thing)
+            await executor.run(work.identity, 1, isolation=tier)
+            return weakref.ref(thing)
+
+        async def main() -> None:
+            ref = await asyncio.create_task(one())
+            async with asyncio.timeout(DEADLINE / 2):
+                while ref() is not None:  # the other thread's last steps
+                    gc.collect()
+                    await asyncio.sleep(0.001)
+            assert executor.statistics().tiers[tier].kept == 1
+
+        go(main)
 
 
 @pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])

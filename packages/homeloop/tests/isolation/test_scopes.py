@@ -8,7 +8,7 @@ from typing import Any
 import isolated_work as work
 import pytest
 
-from homeloop import IsolatedScope, Isolation, IsolationExecutor
+from homeloop import IsolatedScope, Isolation, IsolationExecutor, enclosed
 from homeloop.errors import WrongLoopError
 
 EVERY = [Isolation.NONE, Isolation.CONTEXT, Isolation.THREAD, Isolation.PROCESS, Isolation.AUTO]
@@ -141,3 +141,25 @@ def test_a_cancelled_end_closes_everything(go: Any) -> None:
         go(main)
     left.clear()
     work.tasks.clear()
+
+
+def test_a_block_belongs_to_one_loop_and_is_left_once(go: Any) -> None:
+    """Another loop is refused before it touches anything, and so is leaving what is not open."""
+
+    async def leave_block(block: Any) -> None:
+        await block.__aexit__(None, None, None)
+
+    async def main() -> None:
+        block = enclosed("mine")
+        with pytest.raises(RuntimeError, match="block 'mine' is not open"):
+            await leave_block(block)
+        async with block:
+            born = asyncio.create_task(work.wait_for_ever())
+            with pytest.raises(WrongLoopError, match="block 'mine' belongs to .*MainThread"):
+                await asyncio.to_thread(asyncio.run, leave_block(block))
+            assert not born.cancelling()
+        assert born.cancelled()
+        with pytest.raises(RuntimeError, match="block 'mine' is not open"):
+            await leave_block(block)
+
+    go(main)

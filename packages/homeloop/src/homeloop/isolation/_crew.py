@@ -131,8 +131,10 @@ class Crew:
             return Signs()
         left = self._leaving[room] = asyncio.get_running_loop().create_future()
         self._channel.send(frame(Kind.LEAVE, room))
-        await asyncio.wait((left, self._gone), timeout=2 * self._grace, return_when=asyncio.FIRST_COMPLETED)
-        del self._leaving[room]
+        try:
+            await asyncio.wait((left, self._gone), timeout=2 * self._grace, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._leaving[room]
         if left.done():
             signs: Signs = left.result()
             return signs

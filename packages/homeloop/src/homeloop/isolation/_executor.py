@@ -325,7 +325,10 @@ class IsolationExecutor:
             lending.close()
         self._threads.close(timeout)
         if self._processes.is_started:
-            self._home.run(self._processes.close, timeout)
+            try:
+                self._home.run(self._processes.close, timeout)
+            except (RuntimeClosedError, RuntimeDiedError):  # another thread was first; its end is the workers'
+                pass
         self._home.close(timeout)
 
     def __enter__(self) -> Self:
@@ -490,7 +493,12 @@ class IsolatedScope:
                 rooms.push_async_callback(self._close, *spent)
 
     async def _close(self, tier: Isolation, room: Room) -> None:
-        signs = await room.aclose()
+        try:
+            signs = await room.aclose()
+        except (RuntimeClosedError, RuntimeDiedError):
+            if self._executor.is_closed:  # which has ended all that was in there
+                return
+            raise
         self._executor.tally(tier).count_leftovers(signs)
         spilled: Counter[str] = Counter()
         for name, count in signs.spilled_by.items():
@@ -551,7 +559,8 @@ class IsolatedScope:
             return await self._run_and_report(room, work, last)
         except BaseException as raised:
             error = raised
-            if not work.signs.begun and self._executor.is_closed and isinstance(raised, _ENDS):
+            ended = isinstance(raised, _ENDS) and not isinstance(raised, NotTransferableError)
+            if ended and not work.signs.begun and self._executor.is_closed:
                 error = ExecutorClosedError(self._executor.name)
                 raise error from raised
             raise

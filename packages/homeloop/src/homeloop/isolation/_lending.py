@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from homeloop.errors import CallTimeoutError, ExecutorClosedError
 from homeloop.isolation._tier import Work, scope_left
@@ -14,8 +14,14 @@ from homeloop.runtime import allocate_lock, forget_in_child
 
 T = TypeVar("T")
 
-inside: ContextVar[frozenset[int]] = ContextVar("homeloop lendings", default=frozenset())
+# Any: of whatever they lend.
+_inside: ContextVar["frozenset[Lending[Any]]"] = ContextVar("homeloop lendings", default=frozenset())
 """The lendings whose borrowers the running code works for: it needs no further place in them."""
+
+
+def enter(lending: "Lending[Any]") -> None:
+    """Note that the code that runs in the current context works for a borrower."""
+    _inside.set(_inside.get() | {lending})
 
 
 class Lending(Generic[T]):
@@ -57,7 +63,7 @@ class Lending(Generic[T]):
 
         Cancellation: gives up the turn.
         """
-        is_inside = id(self) in inside.get()
+        is_inside = self in _inside.get()
         with self._lock:
             if self.is_closed:
                 raise ExecutorClosedError(self._executor)
@@ -201,6 +207,11 @@ class Borrower(ABC, Generic[T]):
     def give_back(self, lease: Lease[T]) -> None:
         """Give back what was lent; called once for each lease."""
 
+    def open_to_callback(self, work: Work) -> None:
+        """Have what the work's callback borrows take no place: the work waits for it."""
+        if work.progress.context is not None:
+            work.progress.context.run(enter, self._lending)
+
     async def join(self, work: Work) -> Lease[T]:
         """
         Return what the scope has been lent, for one more run; borrow it first, if need be.
@@ -273,6 +284,12 @@ class Borrower(ABC, Generic[T]):
         for lease in tuple(self._leases):
             self.spend(lease)
             self._end(lease)
+
+    def drop_leases(self) -> None:
+        """Give back the places only: what was lent has ended, and so has the loop that it was used on."""
+        for lease in self._leases:
+            lease.place.give_back()
+        self._leases.clear()
 
     def _end(self, lease: Lease[T]) -> None:
         if lease in self._leases:

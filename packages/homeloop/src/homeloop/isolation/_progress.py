@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from types import FunctionType
 from typing import Any, Literal, Protocol, cast
@@ -54,7 +54,7 @@ class Hearer:
     def __init__(self, callback: Callable[..., object], on_error: Literal["report", "raise"] = "report") -> None:
         self.__module__, _, name = callable_name(callback).partition(".")
         self.__qualname__ = name.removesuffix("()")
-        self.on_error = on_error
+        self.on_error: Literal["report", "raise"] = on_error
         self._callback = callback
         self._hearing: asyncio.Task[Any] | None = None
         self._over = False
@@ -93,13 +93,14 @@ class Progress:
         self._last: tuple[Any, ...] | None = None
         self._delivery: Delivery | None = None
         self._hearer: Hearer | None = None
+        self.context: Context | None = None  # the callback sees what the caller sees, not what the work does
         if isinstance(callback, BoundCallback):
             self.bound = callback
         elif callback is not None:
             self._hearer = callback if isinstance(callback, Hearer) else Hearer(callback)
             self.bound = bind_callback(self._hearer, on_error=self._hearer.on_error)
         if self.bound is not None:
-            self._context = copy_context()  # the callback sees what the caller sees, not what the work does
+            self.context = copy_context()
 
     @property
     def last(self) -> str | None:
@@ -119,9 +120,9 @@ class Progress:
     def send(self, *args: Any) -> Delivery | None:
         """Hand a report to the callback; return its delivery, None if nobody listens."""
         self._last = args
-        if self.bound is None:
+        if self.bound is None or self.context is None:
             return None
-        self._delivery = delivery = self._context.copy().run(self.bound, *args)
+        self._delivery = delivery = self.context.copy().run(self.bound, *args)
         return delivery
 
     async def _report(self, *args: Any) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ async def stream(
     async def hear(what: str, *reported: Any) -> None:
         nonlocal closed
         if what == _PROGRESS:
+            progress.context = copy_context()  # the callback of a stream is one of the run
             delivery = progress.send(*reported)
             try:
                 if delivery is not None:

@@ -77,12 +77,10 @@ class Watch:
 
     def begin(self) -> None:
         """Have the watch look, if it does not already: it notes that it ends before it looks a last time."""
-        if self._is_looking:
-            return
         with self._lock:
-            begun, self._is_looking = self._is_looking, True
-        if begun:
-            return
+            if self._is_looking:
+                return
+            self._is_looking = True
         try:
             Context().run(self._home.submit, self._look_on)  # it belongs to no work
         except BaseException as error:

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from homeloop.errors import CallTimeoutError
+
 tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 steps: list[str] = []  # of clean-ups, in this process
 tasks: list["asyncio.Task[Any]"] = []  # kept alive on purpose
@@ -539,3 +541,8 @@ def pass_gate(gate: str) -> None:
     """Block until somebody has opened the other end of a FIFO and closed it again."""
     with open(gate) as end:
         end.read()
+
+
+async def raise_call_timeout() -> None:
+    """Raise what a call of the work's own has raised."""
+    raise CallTimeoutError("other()", 5.0, (), (), True)
