@@ -11,15 +11,11 @@ from homeloop.runtime._trace_patches import Method, Patches, Switch
 from homeloop.runtime._trace_sites import Loop, is_ours, is_programs, note_loop, report, user_spot
 
 
-def patch_loops(patches: Patches) -> None:
-    """Record every loop of asyncio, and of uvloop if it is loaded."""
-    classes: list[Any] = [asyncio.BaseEventLoop]
-    if "uvloop" in sys.modules:
-        classes.append(sys.modules["uvloop"].Loop)
-    for kind in classes:
-        patches.wrap(kind, "__init__", _recording)
-        patches.wrap(kind, "run_forever", _running)
-        patches.wrap(kind, "close", _closing)
+def patch_loops(patches: Patches, kind: Any) -> None:
+    """Record every loop of a class."""
+    patches.wrap(kind, "__init__", _recording)
+    patches.wrap(kind, "run_forever", _running)
+    patches.wrap(kind, "close", _closing)
 
 
 def patch_leftovers(patches: Patches) -> None:
