@@ -226,6 +226,66 @@ def test_lock_that_another_task_holds(heard: Heard) -> None:
     assert heard.faults == []
 
 
+async def numbers() -> AsyncGenerator[int]:
+    for number in range(9):
+        await asyncio.sleep(0)
+        yield number
+
+
+def test_generator_cut_off(heard: Heard) -> None:
+    """A generator that ended with its loop is told of when another loop runs and the program still has it."""
+
+    async def some(generator: AsyncGenerator[int]) -> list[int]:
+        got: list[int] = []
+        async for number in generator:
+            got.append(number)
+            if number == 2:
+                break
+        return got
+
+    generator = numbers()
+    assert asyncio.run(some(generator)) == [0, 1, 2]
+    assert heard.faults == []
+    assert asyncio.run(some(generator)) == []
+    (fault,) = heard.faults
+    assert (fault.kind, fault.what) == ("asyncgen-cleanup", "numbers")
+
+
+def test_generators_that_are_done_with(heard: Heard) -> None:
+    """Those that a loop was left of, that failed, or that a context manager has, are no fault."""
+
+    @asynccontextmanager
+    async def open_numbers() -> AsyncGenerator[int]:
+        await asyncio.sleep(0)
+        yield 1
+
+    kept: list[object] = []
+
+    async def main() -> None:
+        async for number in numbers():
+            if number:
+                break
+        manager = open_numbers()
+        await manager.__aenter__()
+        kept.append(manager)
+        generator = numbers()
+        await anext(generator)
+        raise LookupError
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            asyncio.run(main())
+
+    async def enter() -> None:
+        manager = open_numbers()
+        await manager.__aenter__()
+        kept.append(manager)
+
+    asyncio.run(enter())
+    asyncio.run(asyncio.sleep(0))
+    assert heard.faults == []
+
+
 def test_what_is_logged_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """The log says in one line what was used where, and where to read on."""
     spot = Place("app.py", 3, "work")

@@ -11,7 +11,8 @@ from homeloop.runtime._fork import forget_in_child
 from homeloop.runtime._originals import RLock
 from homeloop.runtime._trace_guards import patch_deep_guards, patch_guards, patch_loop_guards
 from homeloop.runtime._trace_imports import hook_modules
-from homeloop.runtime._trace_loops import patch_leftovers, patch_loops
+from homeloop.runtime._trace_leftovers import patch_generators, patch_leftovers
+from homeloop.runtime._trace_loops import patch_loops
 from homeloop.runtime._trace_objects import constructor_hooks, patch_tasks
 from homeloop.runtime._trace_patches import Patches
 from homeloop.runtime._trace_sites import deep_spot, forget_reports, user_spot
@@ -65,6 +66,8 @@ class _Tracing:
             patch_loop_guards(self._patches, kind)
             if level >= 2:
                 patch_tasks(self._patches, kind, find_spot)
+            if level >= HIGHEST:
+                patch_generators(self._patches, kind)
 
         def patch_uvloop(module: ModuleType) -> None:
             patch_class(module.Loop)
