@@ -2,10 +2,12 @@
 
 import asyncio
 import asyncio.selector_events
-import sys
+import inspect
+import weakref
 from concurrent.futures import Future
 from typing import Any
 
+from homeloop._provenance import IdentityMap
 from homeloop.runtime._trace_patches import Method, Patches, Switch
 from homeloop.runtime._trace_sites import (
     Loop,
@@ -31,16 +33,17 @@ _WAKE_UPS = (
 _SOCKET = vars(asyncio.selector_events)["_SelectorSocketTransport"]
 
 
+def patch_loop_guards(patches: Patches, kind: Any) -> None:
+    """Notice that a class's loops are asked for futures and timers while another loop runs."""
+    patches.wrap(kind, "create_future", _making_future)
+    patches.wrap(kind, "call_at", _setting_timer)
+    if kind is not asyncio.BaseEventLoop:  # whose call_later() calls the other
+        patches.wrap(kind, "call_later", _setting_timer)
+
+
 def patch_guards(patches: Patches) -> None:
     """Notice uses of another loop's objects before the driver fails on them."""
     patches.wrap(LoopBound, "_get_loop", _binding)
-    patches.wrap(asyncio.BaseEventLoop, "create_future", _making_future)
-    patches.wrap(asyncio.BaseEventLoop, "call_at", _setting_timer)  # call_later() calls it
-    if "uvloop" in sys.modules:
-        uvloop = sys.modules["uvloop"].Loop
-        patches.wrap(uvloop, "create_future", _making_future)
-        for name in ("call_at", "call_later"):
-            patches.wrap(uvloop, name, _setting_timer)
     for kind, name in _WAKE_UPS:
         patches.wrap(kind, name, _waking)
     for module in (asyncio.tasks, asyncio):
@@ -51,8 +54,9 @@ def patch_guards(patches: Patches) -> None:
 
 
 def patch_deep_guards(patches: Patches) -> None:
-    """Notice calls to a loop from a thread that is not its own, as asyncio's debug mode does."""
+    """Notice calls to a loop from a thread that is not its own, as debug mode does, and locks that stay held."""
     patches.wrap(asyncio.BaseEventLoop, "call_soon", _calling)
+    patches.wrap(asyncio.Lock, "acquire", _acquiring)
 
 
 def _binding(original: Method, switch: Switch) -> Method:
@@ -172,3 +176,30 @@ def _calling(original: Method, switch: Switch) -> Method:
         return original(self, *args, **kwargs)
 
     return call_soon
+
+
+_holders: IdentityMap["weakref.ref[asyncio.Task[Any]]"] = IdentityMap()
+"""Which task has acquired a lock."""
+
+
+def _acquiring(original: Method, switch: Switch) -> Method:
+    async def acquire(self: asyncio.Lock) -> Any:
+        current = asyncio.current_task() if switch.is_on and running_loop() is not None else None
+        if current is None:
+            return await original(self)
+        known = _holders.get(self) if self.locked() else None
+        holder = None if known is None else known()
+        if holder is not None and holder is not current and _is_below(holder, current):
+            evidence = "who holds it has called this nested run, and goes on only when that has ended"
+            report("nest-unpatchable", self, evidence, running_loop(), running_loop(), user_spot())
+        acquired = await original(self)
+        _holders.put(self, weakref.ref(current))
+        return acquired
+
+    return acquire
+
+
+def _is_below(task: "asyncio.Task[Any]", current: "asyncio.Task[Any]") -> bool:
+    """Say whether another task of the current one's loop is in the middle of a step: further down this stack."""
+    coroutine = task.get_coro()
+    return task.get_loop() is current.get_loop() and inspect.iscoroutine(coroutine) and coroutine.cr_running
