@@ -9,6 +9,7 @@ from homeloop._events import Event, Instrument, add_instrument
 from homeloop._user import User, as_user, current_user
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
 from homeloop.health import (
+    METRICS,
     Finding,
     HealthMonitor,
     HealthReport,
@@ -16,11 +17,14 @@ from homeloop.health import (
     Incident,
     Lag,
     LoopHealth,
+    Measurement,
+    Metric,
     ResourceHealth,
     RuntimeHealth,
     SizingHint,
     Stall,
     default_monitor,
+    measure,
 )
 from homeloop.isolation import (
     EnclosedBlock,
@@ -93,6 +97,9 @@ __all__ = (
     "LoopHealth",
     "LoopLocal",
     "LoopRuntime",
+    "METRICS",
+    "Measurement",
+    "Metric",
     "Report",
     "ResourceHealth",
     "ResourceStatistics",
@@ -122,6 +129,7 @@ __all__ = (
     "isolated",
     "isolation_of",
     "iterate",
+    "measure",
     "resource_scope",
     "run",
     "run_isolated",
