@@ -10,6 +10,7 @@ from homeloop._user import User, as_user, current_user
 from homeloop.batch import map_concurrent
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
 from homeloop.health import (
+    METRICS,
     Finding,
     HealthMonitor,
     HealthReport,
@@ -17,11 +18,14 @@ from homeloop.health import (
     Incident,
     Lag,
     LoopHealth,
+    Measurement,
+    Metric,
     ResourceHealth,
     RuntimeHealth,
     SizingHint,
     Stall,
     default_monitor,
+    measure,
 )
 from homeloop.isolation import (
     EnclosedBlock,
@@ -94,6 +98,9 @@ __all__ = (
     "LoopHealth",
     "LoopLocal",
     "LoopRuntime",
+    "METRICS",
+    "Measurement",
+    "Metric",
     "Report",
     "ResourceHealth",
     "ResourceStatistics",
@@ -124,6 +131,7 @@ __all__ = (
     "isolation_of",
     "iterate",
     "map_concurrent",
+    "measure",
     "resource_scope",
     "run",
     "run_isolated",

@@ -1,6 +1,7 @@
 """Health: what every event loop of a process is doing, for machines and for people."""
 
 from homeloop.health._default import default_monitor
+from homeloop.health._metrics import METRICS, Measurement, Metric, measure
 from homeloop.health._monitor import HealthMonitor
 from homeloop.health._pulse import Lag, Stall
 from homeloop.health._report import (
@@ -22,9 +23,13 @@ __all__ = (
     "Incident",
     "Lag",
     "LoopHealth",
+    "METRICS",
+    "Measurement",
+    "Metric",
     "ResourceHealth",
     "RuntimeHealth",
     "SizingHint",
     "Stall",
     "default_monitor",
+    "measure",
 )

@@ -17,6 +17,7 @@ from homeloop._events import (
     RuntimeStarted,
     add_instrument,
     emit,
+    logger,
 )
 from homeloop._figures import resource_sources
 from homeloop.health._census import Loop, LoopTasks, take_census
@@ -72,6 +73,7 @@ class HealthMonitor:
         self._interval = 30.0
         self._unhear: Callable[[], None] | None = None  # there while it is started
         self._watchdog: Watchdog | None = None
+        self._listeners: tuple[Callable[[HealthReport], object], ...] = ()
         self._forget_all()
         forget_in_child(self)
 
@@ -131,7 +133,7 @@ class HealthMonitor:
 
         Args:
             loop: The running one by default.
-            name: For people.
+            name: For people, and for metrics; its thread's name by default.
 
         Returns:
             A function that ends the watching; calling it twice is harmless.
@@ -142,9 +144,7 @@ class HealthMonitor:
         running = _running_loop()
         watched = loop or asyncio.get_running_loop()
         home = loop_affinity(watched) if watched is running else affinity_elsewhere(watched)
-        pulse = Pulse(
-            name or f"loop {home.loop}", watched, home, get_ident() if watched is running else 0, is_ours=False
-        )
+        pulse = Pulse(name or home.thread, watched, home, get_ident() if watched is running else 0, is_ours=False)
         self._pulses.setdefault(home.loop, pulse)
         if self.is_started:
             self._begin()
@@ -184,6 +184,23 @@ class HealthMonitor:
             incidents=incidents,
             counts=self._incidents.counts(),
         )
+
+    def listen(self, listener: Callable[[HealthReport], object]) -> Callable[[], None]:
+        """
+        Have a function called with the report of each assessment, on the monitor's thread.
+
+        It must return soon, for nobody looks after the loops meanwhile. An error of its is logged. A forked child
+        calls it, too.
+
+        Returns:
+            A function that takes it off again; calling it twice is harmless.
+        """
+        self._listeners = (*self._listeners, listener)
+
+        def unlisten() -> None:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return unlisten
 
     @property
     def is_started(self) -> bool:
@@ -308,6 +325,11 @@ class HealthMonitor:
             emit(HealthWorsened(report.status, new))
         elif before and not found:
             emit(HealthRestored())
+        for listener in self._listeners:
+            try:
+                listener(report)
+            except Exception:
+                logger.exception("a listener of the health monitor failed")
 
 
 def _running_loop() -> Loop | None:
