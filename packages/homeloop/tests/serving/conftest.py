@@ -15,6 +15,7 @@ from homeloop.serving import AsyncExecutor
 APPS = Path(__file__).parent / "apps"
 
 Serve = Callable[..., "AbstractContextManager[tuple[str, subprocess.Popen[str]]]"]
+Notebook = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +54,25 @@ def serve(tmp_path: Path) -> Serve:
             server.communicate()
 
     return start
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Notebook:
+    """Run cells in a kernel of its own; return what they print."""
+
+    def run(cells: str, **environment: str) -> str:
+        homes = {name: str(tmp_path) for name in ("HOME", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+        ended = subprocess.run(
+            [sys.executable, APPS / "notebook.py"],
+            input=cells,
+            cwd=tmp_path,
+            env={**os.environ, **homes, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    return run
