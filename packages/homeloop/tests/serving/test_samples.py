@@ -30,5 +30,5 @@ def test_004_usage(where: str, script: Any) -> None:
         "cell": f"import asyncio\n{begin}{inside}{cell}print(asyncio.run(cell()))",
         "thread": f"import asyncio\n{begin}{inside}print(asyncio.run(asyncio.to_thread(inside)))",
     }
-    ended = script(ends[where])
+    ended = script(ends[where], timeout=60.0)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "((1, 2), {'three': 3})\n", "")
