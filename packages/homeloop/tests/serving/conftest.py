@@ -1,100 +1,21 @@
-"""What the tests of serving share: a server that counts, and further runtimes closed after each test."""
+"""What the tests of serving share: a server under uvicorn, and further runtimes closed after each test."""
 
-import asyncio
-import json
 import os
 import socket
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from homeloop import LoopRuntime
 from homeloop.serving import AsyncExecutor
 
 APPS = Path(__file__).parent / "apps"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 Serve = Callable[..., "AbstractContextManager[tuple[str, subprocess.Popen[str]]]"]
-
-
-class Site:
-    """
-    An HTTP server on a loop of its own: it answers in JSON, keeps connections and counts.
-
-    Attributes:
-        answers: By path, what a request's JSON body is answered with.
-        seen: Requests by path.
-        open: Connections now.
-    """
-
-    def __init__(self, home: LoopRuntime) -> None:
-        self.answers: dict[str, Callable[[Any], Any]] = {"/": lambda _: "ok"}
-        self.seen: Counter[str] = Counter()
-        self.open = 0
-        self._home = home
-        self._idle = home.run(self._make_event)
-        self._server = home.run(asyncio.start_server, self._serve, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
-        self.url = f"http://{host}:{port}"
-
-    def close(self) -> None:
-        """Wait until no connection is open, and end."""
-        self._home.run(self._close, timeout=20)
-
-    def wait_for_no_connection(self) -> None:
-        """Wait until no connection is open, a bounded time."""
-        self._home.run(self._idle.wait, timeout=20)
-
-    async def _make_event(self) -> asyncio.Event:
-        event = asyncio.Event()
-        event.set()
-        return event
-
-    async def _close(self) -> None:
-        self._server.close()
-        await self._idle.wait()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
-        self._idle.clear()
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                length = next(
-                    (int(line[15:]) for line in head.splitlines() if line.startswith("content-length:")), 0
-                )
-                body = await reader.readexactly(length)
-                path = head.split()[1]
-                self.seen[path] += 1
-                answer = json.dumps(self.answers[path](json.loads(body) if body else None)).encode()
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-                    % len(answer)
-                )
-                writer.write(answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            self.open -= 1
-            if not self.open:
-                self._idle.set()
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    """A server that is left without a connection."""
-    with LoopRuntime(name="server") as home:
-        one = Site(home)
-        yield one
-        one.close()
+Notebook = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +54,25 @@ def serve(tmp_path: Path) -> Serve:
             server.communicate()
 
     return start
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Notebook:
+    """Run cells in a kernel of its own; return what they print."""
+
+    def run(cells: str, **environment: str) -> str:
+        homes = {name: str(tmp_path) for name in ("HOME", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+        ended = subprocess.run(
+            [sys.executable, APPS / "notebook.py"],
+            input=cells,
+            cwd=tmp_path,
+            env={**os.environ, **homes, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    return run

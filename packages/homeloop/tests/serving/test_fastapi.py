@@ -20,7 +20,7 @@ from homeloop import default_runtime
 from homeloop.adapters.fastapi import lifespan
 
 WAYS = ("/async", "/sync", "/executor-in-sync", "/executor-in-async", "/to-thread", "/arun")
-BOUND = 30.0  # seconds; tells a hang from an answer
+BOUND = 60.0  # seconds; tells a hang from an answer
 
 Serve = Callable[..., "AbstractContextManager[tuple[str, subprocess.Popen[str]]]"]
 

@@ -143,6 +143,7 @@ def test_a5_a_client_of_a_finished_loop_recovers(site: Any, script: Any) -> None
         print(asyncio.run(get()), AsyncExecutor.run_async(get))
         AsyncExecutor.run_async(client.aclose)
         """,
+        timeout=60.0,
         URL=f"{site.url}/",
     )
     assert (ended.returncode, ended.stdout) == (0, "ok ok\n"), ended.stderr
@@ -164,7 +165,7 @@ def test_a5_the_timeout_spans_all_attempts() -> None:
     """A pause is cut off by the call's timeout."""
     flaky = Flaky(on_a_closed_loop, 9)
     with pytest.raises(CallTimeoutError):
-        AsyncExecutor.run_async(flaky, timeout=1, retry=Retry(backoff=60, max_backoff=60))
+        AsyncExecutor.run_async(flaky, timeout=2, retry=Retry(backoff=60, max_backoff=60))
     assert flaky.calls == 1
     assert default_runtime().statistics().in_flight == 0
 

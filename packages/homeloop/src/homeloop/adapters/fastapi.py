@@ -1,7 +1,7 @@
 """A runtime that lives as long as the application, resources for endpoints. Tested with FastAPI 0.165."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ def lifespan(
     """
 
     @asynccontextmanager
-    async def around(app: FastAPI) -> AsyncIterator[State]:
+    async def around(app: FastAPI) -> AsyncGenerator[State, None]:
         runtime = default_runtime()
         is_ours = runtime.statistics().home is None
         try:
