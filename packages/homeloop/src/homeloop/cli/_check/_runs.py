@@ -63,7 +63,7 @@ class Runs(Threads):
         found = sorted(direct, key=lambda run: not run.is_elsewhere)
         seen = {run.call for run in found}
         for run in found:
-            for derived in (*self._of_helper(run), *self._of_task_class(run)):
+            for derived in (*self._of_helper(run), *self._of_constructor(run), *self._of_task_class(run)):
                 if derived.call not in seen and len(found) < _MAX_RUNS:
                     seen.add(derived.call)
                     found.append(derived)
@@ -125,31 +125,26 @@ class Runs(Threads):
 
     def _of_helper(self, run: Run) -> Iterator[Run]:
         """Yield what starts the loop of a run too, by calling a function with what is to run on it."""
-        through = run.through or (run.scope, run.call)
-        kept, owner = self._kept_parameters(run), run.scope.owner
-        if kept and owner is not None and owner.methods.get("__call__") is run.scope:
-            yield from self._of_decorator(owner, through)
-        elif kept and owner is not None:
-            is_elsewhere = run.is_elsewhere or any(each.function is run.scope for each in self.handed)
-            yield from self._of_sites(owner, owner.methods["__init__"], kept, through, is_elsewhere)
         for holder, names in self._forwarded(run).items():
             if holder is run.scope or self._calls_inside(holder, run.scope):
-                is_elsewhere = run.is_elsewhere or any(
-                    each.function is run.scope and each.by is holder for each in self.handed
-                )
-                yield from self._of_sites(holder, holder, names, through, is_elsewhere)
+                yield from self._of_sites(run, holder, holder, names)
             elif self._hands_out(holder, run.scope):
-                yield from self._of_decorator(holder, through)
+                yield from self._of_decorator(holder, run.through or (run.scope, run.call))
 
-    def _of_sites(
-        self,
-        called: Scope | Class,
-        function: Scope,
-        parameters: list[str],
-        through: tuple[Scope, ast.AST],
-        is_elsewhere: bool,
-    ) -> Iterator[Run]:
+    def _of_constructor(self, run: Run) -> Iterator[Run]:
+        """Yield what starts the loop of a method's run, by making an object of what is to run on it."""
+        kept, owner = self._kept_parameters(run), run.scope.owner
+        if owner is None or not kept:
+            return
+        if owner.methods.get("__call__") is run.scope:
+            yield from self._of_decorator(owner, run.through or (run.scope, run.call))
+        else:
+            yield from self._of_sites(run, owner, owner.methods["__init__"], kept)
+
+    def _of_sites(self, run: Run, called: Scope | Class, function: Scope, parameters: list[str]) -> Iterator[Run]:
         """Yield calls of a function, or constructions of a class, that give it what is to run on a loop."""
+        through = run.through or (run.scope, run.call)
+        is_elsewhere = run.is_elsewhere or run.scope in self.on_threads
         for scope, call in self.sites.get(called, ()):
             given = [value for name in parameters if (value := argument(call, function, name)) is not None]
             if given:
