@@ -6,7 +6,7 @@ import sys
 import weakref
 from contextlib import _AsyncGeneratorContextManager  # pyright: ignore[reportPrivateUsage] - to know one
 from types import AsyncGeneratorType, FrameType
-from typing import Any
+from typing import Any, cast
 
 from homeloop._provenance import Spot
 from homeloop.runtime._trace_loops import is_own, task_name
@@ -85,8 +85,8 @@ def _is_held(generator: _Generator, ours: list[_Generator]) -> bool:
         each for each in gc.get_referrers(generator) if each is not ours and not isinstance(each, FrameType)
     ]
     for each in holders:
-        manager = each.get("gen") is generator if type(each) is dict else False
-        if manager or isinstance(each, _AsyncGeneratorContextManager):
+        attributes = cast("dict[str, object]", each) if type(each) is dict else {}
+        if isinstance(each, _AsyncGeneratorContextManager) or attributes.get("gen") is generator:
             return False
     return bool(holders)
 
