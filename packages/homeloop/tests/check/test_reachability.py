@@ -67,6 +67,54 @@ STARTED = {
         def f(u):
             return bridge.run(get(u))  # HL104
     """,
+    "method of a task's class": """
+        class Base(Task):
+            def wait_for(self, coroutine, timeout):
+                return asyncio.run(asyncio.wait_for(coroutine, timeout))
+        @app.task(bind=True, base=Base, name="f")
+        def f(self, u):
+            return self.wait_for(get(u), timeout=5)  # HL104
+    """,
+    "class of threads that takes the coroutine": """
+        import threading
+        class Runner(threading.Thread):
+            def __init__(self, coroutine):
+                super().__init__()
+                self.coroutine = coroutine
+            def run(self):
+                self.result = asyncio.run(self.coroutine)
+        def bridge(coroutine):
+            runner = Runner(coroutine)
+            runner.start()
+            runner.join()
+            return runner.result
+        @app.task
+        def f(u):
+            return bridge(get(u))  # HL104
+    """,
+    "decorator of a class's method": """
+        class Jobs:
+            def synchronous(self, fn):
+                def wrapper(*args):
+                    return asyncio.run(fn(*args))
+                return wrapper
+        jobs = Jobs()
+        @app.task
+        @jobs.synchronous  # HL104
+        async def f(u):
+            await get(u)
+    """,
+    "class as a decorator": """
+        class Synchronous:
+            def __init__(self, fn):
+                self.fn = fn
+            def __call__(self, *args):
+                return asyncio.run(self.fn(*args))
+        @app.task
+        @Synchronous  # HL104
+        async def f(u):
+            await get(u)
+    """,
     "thread pool": """
         from concurrent.futures import ThreadPoolExecutor
         def bridge(coroutine):
@@ -209,10 +257,10 @@ STARTED = {
                 super().__init__()
                 self.session = session
             def run(self):
-                asyncio.run(self.session.get('u'))  # HL116
+                asyncio.run(self.session.get('u'))
         async def main():
             async with httpx.AsyncClient() as session:
-                Worker(session).start()
+                Worker(session).start()  # HL116
     """,
     "asyncio.run in a thread pool": """
         from concurrent.futures import ThreadPoolExecutor
@@ -439,3 +487,15 @@ def test_loops_beside_each_other(source: str, found: Found) -> None:
 def test_loops_that_stay(source: str, found: Found) -> None:
     """One loop, or a client for each, is no fault, through whatever helpers."""
     assert found(jobs=HELD + textwrap.dedent(source)) == []
+
+
+def test_helpers_of_other_modules(found: Found) -> None:
+    """A helper and a client may be imported, under whatever name."""
+    assert found(
+        shop____init__="",
+        shop__aio="import asyncio\ndef run_sync(coroutine):\n    return asyncio.run(coroutine)\n",
+        shop__tools="from .aio import run_sync as wait\n",
+        shop__http="import httpx\nclient = httpx.AsyncClient()\nasync def get(u):\n    await client.get(u)\n",
+        shop__jobs="from celery import shared_task\nfrom shop import tools\nfrom shop.http import get\n"
+        "@shared_task\ndef f(u):\n    return tools.wait(get(u))\n",
+    ) == ["jobs.py:6 HL104"]

@@ -252,7 +252,7 @@ def test_generator_cut_off(heard: Heard) -> None:
 
 
 def test_generators_that_are_done_with(heard: Heard) -> None:
-    """Those that a loop was left of, that failed, or that a context manager has, are no fault."""
+    """Those at their end, those that a loop was left of, that failed, or that a manager has, are no fault."""
 
     @asynccontextmanager
     async def open_numbers() -> AsyncGenerator[int]:
@@ -282,6 +282,13 @@ def test_generators_that_are_done_with(heard: Heard) -> None:
         kept.append(manager)
 
     asyncio.run(enter())
+
+    async def exhaust() -> None:
+        generator = numbers()
+        kept.append(generator)
+        assert [number async for number in generator] == list(range(9))
+
+    asyncio.run(exhaust())
     asyncio.run(asyncio.sleep(0))
     assert heard.faults == []
 

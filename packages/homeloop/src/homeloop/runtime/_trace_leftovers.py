@@ -6,7 +6,7 @@ import sys
 import weakref
 from contextlib import _AsyncGeneratorContextManager  # pyright: ignore[reportPrivateUsage] - to know one
 from types import AsyncGeneratorType, FrameType
-from typing import Any
+from typing import Any, cast
 
 from homeloop._provenance import Spot
 from homeloop.runtime._trace_loops import is_own, task_name
@@ -37,7 +37,7 @@ def _cancelling(original: Method, switch: Switch) -> Method:
             original(loop)
             return
         failed = sys.exc_info()[1] is not None  # then what else was going on is not lost, but cut off
-        left = [] if failed else [task for task in asyncio.all_tasks(loop) if not task.done() and not is_own(task)]
+        left = [task for task in asyncio.all_tasks(loop) if not task.done() and not is_own(task)]
         slow = loop.call_later(_PATIENCE, _tell_who_stays, loop, left, user_spot())
         try:
             original(loop)
@@ -45,7 +45,7 @@ def _cancelling(original: Method, switch: Switch) -> Method:
             slow.cancel()
         # A task that ends when it is cancelled and has nothing to lose is a service; one that a program's own
         # function started with work still to do is lost. They cannot be told apart, so only the program's count.
-        lost = [task for task in left if task.cancelled() and _is_programs(task)]
+        lost = [] if failed else [task for task in left if task.cancelled() and _is_programs(task)]
         if lost:
             evidence = "asyncio.run() ended and cancelled this task, which nobody had awaited"
             report("task-spillover", task_name(lost[0]), evidence, loop, None, user_spot())
@@ -67,7 +67,9 @@ def _is_programs(task: "asyncio.Task[Any]") -> bool:
 
 def _ending_generators(original: Method, switch: Switch) -> Method:
     async def shutdown_asyncgens(self: Loop) -> None:
-        begun: list[_Generator] = list(getattr(self, "_asyncgens", ())) if switch.is_on else []
+        every: list[_Generator] = list(getattr(self, "_asyncgens", ())) if switch.is_on else []
+        begun = [each for each in every if each.ag_frame is not None]  # and not at its end yet
+        del every
         failed = sys.exc_info()[1] is not None  # whose traceback may hold them
         await original(self)
         for each in () if failed else begun:
@@ -83,8 +85,8 @@ def _is_held(generator: _Generator, ours: list[_Generator]) -> bool:
         each for each in gc.get_referrers(generator) if each is not ours and not isinstance(each, FrameType)
     ]
     for each in holders:
-        manager = each.get("gen") is generator if type(each) is dict else False
-        if manager or isinstance(each, _AsyncGeneratorContextManager):
+        attributes = cast("dict[str, object]", each) if type(each) is dict else {}
+        if isinstance(each, _AsyncGeneratorContextManager) or attributes.get("gen") is generator:
             return False
     return bool(holders)
 

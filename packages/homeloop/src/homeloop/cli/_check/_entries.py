@@ -49,7 +49,7 @@ class Entries:
 
     def is_on_thread(self, scope: Scope) -> bool:
         """Say whether a function is given to a thread, itself or through those that call it."""
-        return self._above(scope, {each.function for each in self._project.handed}) is not None
+        return self._above(scope, self._project.on_threads) is not None
 
     def _above(self, scope: Scope, wanted: Container[Scope]) -> Scope | None:
         """Return the nearest wanted one of a function and those that call it, here or on a thread."""

@@ -34,6 +34,7 @@ def outer_clients(project: Project) -> Iterator[Finding]:
                     f"{what} `{name}` belongs to the loop that runs {holder.label}(), not to the one started here",
                     (holder, value, "it is made here"),
                     (at[0], at[1], "it is used here"),
+                    *run.start,
                 )
                 break
 
@@ -48,33 +49,20 @@ def _outer_names(project: Project, run: Run) -> Iterator[tuple[Scope, str, ast.e
         if each.function is run.scope
         for name, value in zip(each.function.parameters, each.arguments, strict=False)
     }
-    kept = {
-        name: (each.by, value)
-        for each in project.handed
-        if each.function is run.scope
-        for name, value in each.attributes.items()
-    }
     for node, scope in used:
-        if not isinstance(node, ast.Name | ast.Attribute) or not isinstance(node.ctx, ast.Load):
+        if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
             continue
-        if isinstance(node, ast.Attribute):
-            is_own = (
-                isinstance(node.value, ast.Name) and node.value.id == "self" and scope.owner is run.scope.owner
-            )
-            name, holder, passed = node.attr, None, kept.get(node.attr) if is_own else None
-        else:
-            name, holder = node.id, project.holder_of(node.id, scope)
-            passed = given.get(name) if holder is run.scope else None
-        if passed is not None:
-            by, value = passed
+        holder = project.holder_of(node.id, scope)
+        if holder is run.scope and node.id in given:
+            by, value = given[node.id]
             known = project.value_of(value, by)
             if by.is_async and known is not None:
-                yield by, name, known, (scope, node)
-        elif isinstance(node, ast.Name) and holder is not None and holder.is_async:
+                yield by, node.id, known, (scope, node)
+        elif holder is not None and holder.is_async:
             is_outer = _encloses(holder, run.scope) or (run.is_elsewhere and holder is run.scope)
             known = project.value_of(node, scope) if is_outer else None
             if known is not None:
-                yield holder, name, known, (scope, node)
+                yield holder, node.id, known, (scope, node)
 
 
 def _encloses(outer: Scope, inner: Scope) -> bool:

@@ -90,6 +90,7 @@ def _run_in_task(shared: Shared, run: Run, entry: Entry) -> Finding:
         "which belongs to the loop of the first one",
         (shared.scope, shared.made, "it is made once, here"),
         (entry.scope, entry.scope.node, "the task"),
+        *run.start,
     )
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from homeloop.cli._check._known import LOOP_PER_CALL, ROUTES, RUNNERS, RUNS, WRAPPERS
 from homeloop.cli._check._names import Global
-from homeloop.cli._check._source import Scope
+from homeloop.cli._check._source import Class, Scope
 from homeloop.cli._check._threads import Threads, argument
 
 _MAX_RUNS = 10_000  # of a project: helpers that call each other make more of them
@@ -40,6 +40,11 @@ class Run:
     is_elsewhere: bool = False
 
     @property
+    def start(self) -> tuple[tuple[Scope, ast.AST, str], ...]:
+        """Where the loop is started, to be shown beside a finding, if that is not the call itself."""
+        return () if self.through is None else ((*self.through, "the loop is started here"),)
+
+    @property
     def is_implicit(self) -> bool:
         """Whether to call the function is to start the loop."""
         return self.scope in self.functions
@@ -58,7 +63,7 @@ class Runs(Threads):
         found = sorted(direct, key=lambda run: not run.is_elsewhere)
         seen = {run.call for run in found}
         for run in found:
-            for derived in (*self._of_helper(run), *self._of_task_class(run)):
+            for derived in (*self._of_helper(run), *self._of_constructor(run), *self._of_task_class(run)):
                 if derived.call not in seen and len(found) < _MAX_RUNS:
                     seen.add(derived.call)
                     found.append(derived)
@@ -120,20 +125,34 @@ class Runs(Threads):
 
     def _of_helper(self, run: Run) -> Iterator[Run]:
         """Yield what starts the loop of a run too, by calling a function with what is to run on it."""
-        through = run.through or (run.scope, run.call)
         for holder, names in self._forwarded(run).items():
             if holder is run.scope or self._calls_inside(holder, run.scope):
-                is_elsewhere = run.is_elsewhere or any(
-                    each.function is run.scope and each.by is holder for each in self.handed
-                )
-                for scope, call in self.sites.get(holder, ()):
-                    given = [value for name in names if (value := argument(call, holder, name)) is not None]
-                    if given:
-                        yield Run(scope, call, call, _written(scope, given), (), through, is_elsewhere)
+                yield from self._of_sites(run, holder, holder, names)
             elif self._hands_out(holder, run.scope):
-                yield from self._of_decorator(holder, through)
+                yield from self._of_decorator(holder, run.through or (run.scope, run.call))
 
-    def _of_decorator(self, decorator: Scope | str, through: tuple[Scope, ast.AST] | None) -> Iterator[Run]:
+    def _of_constructor(self, run: Run) -> Iterator[Run]:
+        """Yield what starts the loop of a method's run, by making an object of what is to run on it."""
+        kept, owner = self._kept_parameters(run), run.scope.owner
+        if owner is None or not kept:
+            return
+        if owner.methods.get("__call__") is run.scope:
+            yield from self._of_decorator(owner, run.through or (run.scope, run.call))
+        else:
+            yield from self._of_sites(run, owner, owner.methods["__init__"], kept)
+
+    def _of_sites(self, run: Run, called: Scope | Class, function: Scope, parameters: list[str]) -> Iterator[Run]:
+        """Yield calls of a function, or constructions of a class, that give it what is to run on a loop."""
+        through = run.through or (run.scope, run.call)
+        is_elsewhere = run.is_elsewhere or run.scope in self.on_threads
+        for scope, call in self.sites.get(called, ()):
+            given = [value for name in parameters if (value := argument(call, function, name)) is not None]
+            if given:
+                yield Run(scope, call, call, _written(scope, given), (), through, is_elsewhere)
+
+    def _of_decorator(
+        self, decorator: Scope | Class | str, through: tuple[Scope, ast.AST] | None
+    ) -> Iterator[Run]:
         """Yield what starts a loop because a decorator made it do so."""
         for scope, node in self.decorated.get(decorator, ()):
             if scope.is_async:
@@ -168,14 +187,14 @@ class Runs(Threads):
                 yield Run(scope, scope.node, scope.node, (), (scope,), (run.scope, run.call))
 
     @cached_property
-    def decorated(self) -> dict[Scope | str, list[tuple[Scope, ast.expr]]]:
+    def decorated(self) -> dict[Scope | Class | str, list[tuple[Scope, ast.expr]]]:
         """For each decorator, and each function that makes one, what it decorates."""
-        found: dict[Scope | str, list[tuple[Scope, ast.expr]]] = {}
+        found: dict[Scope | Class | str, list[tuple[Scope, ast.expr]]] = {}
         for scope in self.scopes:
             for node in scope.decorators:
                 named = node.func if isinstance(node, ast.Call) else node
                 target = self.resolve(named, scope.parent or scope)
-                if isinstance(target, Scope | str):
+                if isinstance(target, Scope | Class | str):
                     found.setdefault(target, []).append((scope, node))
         for target, uses in list(found.items()):
             if isinstance(target, Scope):
@@ -195,6 +214,29 @@ class Runs(Threads):
                     if isinstance(node, ast.Name) and holder is not None and node.id in holder.parameters:
                         found.setdefault(holder, []).append(node.id)
         return found
+
+    def _kept_parameters(self, run: Run) -> list[str]:
+        """Return the constructor's parameters that were kept in attributes which a method's run uses."""
+        owner = run.scope.owner
+        init = None if owner is None else owner.methods.get("__init__")
+        if owner is None or init is None:
+            return []
+        nodes = [(scope, node) for scope, coroutine in run.coroutines for node in ast.walk(coroutine)]
+        names: list[str] = []
+        seen: set[Scope] = set()
+        for scope, node in nodes:
+            target = self.resolve(node, scope) if isinstance(node, ast.Attribute) else None
+            if isinstance(target, Scope) and target.owner is owner and target not in seen:
+                seen.add(target)
+                nodes += [(target, each) for each in target.own]
+            if isinstance(target, Global) and target.module is owner.scope.module:
+                kept = owner.attributes.get(target.name.removeprefix(f"{owner.qualname}."), ())
+                names += [
+                    value.id
+                    for at, value in kept
+                    if at is init and isinstance(value, ast.Name) and value.id in init.parameters
+                ]
+        return names
 
     def _calls_inside(self, outer: Scope, inner: Scope) -> bool:
         """Say whether a function executes one that is defined in it, itself or on another thread."""

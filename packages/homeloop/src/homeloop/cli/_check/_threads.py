@@ -70,6 +70,11 @@ class Threads(Names):
         """All functions of ours that are given to another thread."""
         return [handed for scope in self.scopes for node in scope.own for handed in self._handed(node, scope)]
 
+    @cached_property
+    def on_threads(self) -> set[Scope]:
+        """All functions of ours that other threads are given."""
+        return {each.function for each in self.handed}
+
     def _handed(self, node: ast.AST, scope: Scope) -> Iterator[Handed]:
         if not isinstance(node, ast.Call):
             return
