@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from homeloop.cli import _check, _doctor, _explain
+from homeloop.cli import _check, _doctor, _explain, _ps
 
 __all__ = ("main",)
 
-_COMMANDS = (_check, _doctor, _explain)
+_COMMANDS = (_check, _doctor, _explain, _ps)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
