@@ -1,15 +1,23 @@
 """What tests of health share: a monitor that is quick, and events that are waited for."""
 
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import pytest
 
-from homeloop import Event, HealthMonitor, HealthThresholds, add_instrument
+from homeloop import Event, HealthMonitor, HealthThresholds, LoopRuntime, add_instrument
 
 BOUND = 20.0  # seconds
+Started = subprocess.Popen[str]
 E = TypeVar("E", bound=Event)
 
 
@@ -65,3 +73,48 @@ def gate() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture(autouse=True)
+def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the sockets of this test's processes; its name is short, as those of sockets must be."""
+    with tempfile.TemporaryDirectory(prefix="homeloop-") as folder:
+        monkeypatch.setenv("HOMELOOP_RUN_DIR", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[[str], Started]]:
+    """Start Python source as a process that prints a line when it is ready; killed after the test."""
+    with ExitStack() as started:
+
+        def start(source: str) -> Started:
+            process = subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(source)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=dict(os.environ),
+            )
+            started.callback(process.wait, BOUND)
+            started.callback(process.kill)
+            started.enter_context(process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def settle() -> Callable[[LoopRuntime], None]:
+    """Wait until a runtime's calls that were answered have no task any more: it ends after the answer."""
+
+    def wait(runtime: LoopRuntime) -> None:
+        residence = runtime.residence()
+        assert residence is not None
+        settled = threading.Event()
+        residence.loop.call_soon_threadsafe(settled.set)
+        assert settled.wait(BOUND)
+
+    return wait

@@ -134,6 +134,8 @@ def child():
     assert watched()
     (loop,) = monitor.report().loops
     assert loop.home.pid == os.getpid() and loop.owner == "runtime"
+    assert homeloop.ask_process(os.getpid())["pid"] == os.getpid()
+    assert homeloop.ask_process(os.getppid())["pid"] == os.getppid()
 
 assert watched()
 for _ in range(2):
@@ -170,6 +172,7 @@ def test_a_process_ends_without_stop(script: Any) -> None:
 
 GREEN = """
 import PATCH
+import os
 from concurrent.futures import Future
 import homeloop
 from homeloop._events import LoopStalled
@@ -185,7 +188,7 @@ class Heard:
 
 heard = Heard()
 homeloop.add_instrument(heard)
-monitor = homeloop.HealthMonitor(thresholds=homeloop.HealthThresholds(blocked=0.2))
+monitor = homeloop.HealthMonitor(thresholds=homeloop.HealthThresholds(blocked=0.2), answers_owner=True)
 monitor.start()
 gate = real_threading().Event()
 
@@ -195,10 +198,11 @@ async def blocks():
 future = homeloop.submit(blocks)
 assert wait_done(heard.stalled, 20)
 assert monitor.report().status == "critical"
+assert homeloop.ask_process(os.getpid())["status"] == "critical"
 gate.set()
 future.result(20)
 assert monitor.stop()
-assert "homeloop-health" not in [thread.name for thread in real_threading().enumerate()]
+assert not [thread.name for thread in real_threading().enumerate() if thread.name.startswith("homeloop-health")]
 print("told")
 """
 

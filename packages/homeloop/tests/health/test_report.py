@@ -45,6 +45,7 @@ from homeloop.health._incidents import KINDS
 from homeloop.health._judgement import ADVICE, judge
 
 BOUND = 20.0  # seconds
+Settle = Callable[[LoopRuntime], None]
 HOME = Affinity(1, 7, "asyncio.SelectorEventLoop", "worker")
 
 
@@ -65,7 +66,7 @@ async def poll_for_ever(release: asyncio.Event) -> None:
 
 
 def test_f3_more_than_fifty_tasks_are_told_with_what_they_run(
-    runtime: LoopRuntime, patient: HealthMonitor
+    runtime: LoopRuntime, patient: HealthMonitor, settle: Settle
 ) -> None:
     """By default 50 tasks are fine and 51 a warning, which names the coroutine; the limit can be raised."""
     tasks: list[asyncio.Task[None]] = []
@@ -75,8 +76,10 @@ def test_f3_more_than_fifty_tasks_are_told_with_what_they_run(
         tasks.extend(asyncio.create_task(poll_for_ever(release)) for _ in range(number))
 
     runtime.run(start, 50)
+    settle(runtime)
     assert kinds(patient.report(), "test") == set()
     runtime.run(start, 1)
+    settle(runtime)
     report = patient.report()
     loop = loop_of(report)
     assert (loop.pending, loop.most) == (51, (("poll_for_ever", 51),))
@@ -86,7 +89,9 @@ def test_f3_more_than_fifty_tasks_are_told_with_what_they_run(
     assert kinds(patient.report(), "test") == set()
 
 
-def test_f3_ended_tasks_that_are_kept_are_no_pending_ones(runtime: LoopRuntime, patient: HealthMonitor) -> None:
+def test_f3_ended_tasks_that_are_kept_are_no_pending_ones(
+    runtime: LoopRuntime, patient: HealthMonitor, settle: Settle
+) -> None:
     """The total counts what is in memory, pending only what has not ended."""
     kept: list[asyncio.Task[None]] = []
 
@@ -95,6 +100,7 @@ def test_f3_ended_tasks_that_are_kept_are_no_pending_ones(runtime: LoopRuntime, 
         await asyncio.gather(*kept)
 
     runtime.run(start_and_wait)
+    settle(runtime)
     loop = loop_of(patient.report())
     assert (loop.tasks, loop.pending) == (3, 0)
 
@@ -105,7 +111,9 @@ class State(TypedDict):
     n: int
 
 
-def test_f3_tasks_of_langgraph_are_told_apart(runtime: LoopRuntime, patient: HealthMonitor) -> None:
+def test_f3_tasks_of_langgraph_are_told_apart(
+    runtime: LoopRuntime, patient: HealthMonitor, settle: Settle
+) -> None:
     """A graph's own tasks count as LangGraph's, also the one that homeloop runs it in; others do not."""
     inside, release = threading.Event(), asyncio.Event()
 
@@ -125,6 +133,7 @@ def test_f3_tasks_of_langgraph_are_told_apart(runtime: LoopRuntime, patient: Hea
     another = runtime.run(start_another)
     running = runtime.submit(graph.ainvoke, {"n": 1})
     assert inside.wait(BOUND)
+    settle(runtime)
     loop = loop_of(patient.report())
     assert loop.langgraph >= 2, loop.most
     assert loop.pending == loop.langgraph + 1, loop.most

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from homeloop.cli import _check, _doctor, _explain
+from homeloop.cli import _check, _doctor, _explain, _ps
 
 __all__ = ("main",)
 
-_COMMANDS = (_check, _doctor, _explain)
+_COMMANDS = (_check, _doctor, _explain, _ps)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

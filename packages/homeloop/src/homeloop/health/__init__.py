@@ -1,6 +1,7 @@
 """Health: what every event loop of a process is doing, for machines and for people."""
 
 from homeloop.health._default import default_monitor
+from homeloop.health._door import LocalProcess, ask_process, local_processes
 from homeloop.health._metrics import METRICS, Measurement, Metric, measure
 from homeloop.health._monitor import HealthMonitor
 from homeloop.health._pulse import Lag, Stall
@@ -22,6 +23,7 @@ __all__ = (
     "HealthThresholds",
     "Incident",
     "Lag",
+    "LocalProcess",
     "LoopHealth",
     "METRICS",
     "Measurement",
@@ -30,6 +32,8 @@ __all__ = (
     "RuntimeHealth",
     "SizingHint",
     "Stall",
+    "ask_process",
     "default_monitor",
+    "local_processes",
     "measure",
 )

@@ -43,7 +43,7 @@ def take_census(loops: Iterable[Loop]) -> dict[Loop, LoopTasks]:
     Thread: any. One pass of some 0.7 µs a task, which the loops' threads interrupt at will.
     """
     tasks_of: dict[Loop, LoopTasks] = {}
-    for task in _tasks(loops):
+    for task in find_tasks(loops):
         loop = task.get_loop()
         tasks = tasks_of.get(loop)
         if tasks is None:
@@ -65,6 +65,11 @@ def running_task(loop: Loop) -> str | None:
     return repr(task.get_name()) + ("" if _owner(coroutine) == "homeloop" else f" ({_name(coroutine)})")
 
 
+def task_name(task: AnyTask) -> str:
+    """Name the coroutine that a task runs, homeloop's own left out."""
+    return _name(_outermost(task))
+
+
 def tasks_known(_: Iterable[Loop]) -> Iterable[AnyTask]:
     """Return all tasks of this process, before Python 3.14."""
     # `asyncio.all_tasks` looks through the tasks of all loops for those of one, so asking it for each of twenty
@@ -81,7 +86,8 @@ def tasks_asked_for(loops: Iterable[Loop]) -> Iterable[AnyTask]:
     return tuple(task for loop in loops for task in asyncio.all_tasks(loop))
 
 
-_tasks = tasks_asked_for if sys.version_info >= (3, 14) else tasks_known
+find_tasks = tasks_asked_for if sys.version_info >= (3, 14) else tasks_known
+"""How the tasks of this process are found, of loops that are known at least. Thread: any."""
 
 
 def _outermost(task: AnyTask) -> Any:

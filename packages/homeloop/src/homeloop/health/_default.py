@@ -2,7 +2,7 @@
 
 from homeloop.health._monitor import HealthMonitor
 
-_default = HealthMonitor()
+_default = HealthMonitor(answers_owner=True)
 
 
 def default_monitor() -> HealthMonitor:

@@ -3,10 +3,12 @@
 import asyncio
 import atexit
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from homeloop._events import (
     Event,
@@ -23,13 +25,15 @@ from homeloop._figures import resource_sources
 from homeloop.health._census import Loop, LoopTasks, take_census
 from homeloop.health._deadman import DeadMansSwitch
 from homeloop.health._describing import affinity_elsewhere, describe_unknown, describe_watched
+from homeloop.health._door import Door
 from homeloop.health._incidents import Incidents
 from homeloop.health._judgement import judge, size, status_of
 from homeloop.health._peaks import Peaks
 from homeloop.health._pulse import Pulse, called_by_loop
 from homeloop.health._report import HealthReport, LoopHealth
+from homeloop.health._stacks import tell_stacks
 from homeloop.health._thresholds import HealthThresholds
-from homeloop.health._watchdog import Watchdog
+from homeloop.health._watchdog import THREAD_NAME, Watchdog
 from homeloop.runtime import (
     RLock,
     check_seconds,
@@ -40,7 +44,7 @@ from homeloop.runtime import (
     real_threading,
 )
 
-_WAITING = ("threading.py:", "selectors.py:", "queue.py:", "_workers.py:", "_waiting.py:")
+_WAITING = ("threading.py:", "selectors.py:", "queue.py:", "socket.py:", "_workers.py:", "_waiting.py:")
 """How the innermost frame of a thread begins that does not hold the interpreter's lock: it waits."""
 
 
@@ -63,16 +67,22 @@ class HealthMonitor:
         watch_gil: Whether to record what the threads do while something holds the interpreter's lock. It takes
             the one timer that `faulthandler.dump_traceback_later` has, so a program that uses that sets this to
             False; of several monitors in a process, the first has it.
+        answers_owner: Whether the same user's other processes may ask, ``homeloop ps`` for one, over a
+            socket that nobody else can reach. One monitor of a process can have it; the default one does.
 
     Thread: any, for every method.
     """
 
-    def __init__(self, *, thresholds: HealthThresholds | None = None, watch_gil: bool = True) -> None:
+    def __init__(
+        self, *, thresholds: HealthThresholds | None = None, watch_gil: bool = True, answers_owner: bool = False
+    ) -> None:
         self.thresholds = thresholds or HealthThresholds()
         self._watch_gil = watch_gil
+        self._answers_owner = answers_owner
         self._interval = 30.0
         self._unhear: Callable[[], None] | None = None  # there while it is started
         self._watchdog: Watchdog | None = None
+        self._door: Door | None = None
         self._listeners: tuple[Callable[[HealthReport], object], ...] = ()
         self._forget_all()
         forget_in_child(self)
@@ -117,9 +127,12 @@ class HealthMonitor:
         with self._lock:
             unhear, self._unhear = self._unhear, None
             watchdog, self._watchdog = self._watchdog, None
+            door, self._door = self._door, None
         if unhear is not None:
             unhear()
             atexit.unregister(self.stop)
+        if door is not None:
+            door.close()
         ended = watchdog is None or watchdog.stop(timeout)
         self._switch.disarm()
         self._pulses.clear()
@@ -218,7 +231,9 @@ class HealthMonitor:
 
     def forget_parent(self) -> None:
         """Watch nothing of the parent's, in a forked child. Called by the fork hook."""
-        self._watchdog = None
+        if self._door is not None:
+            self._door.leave_to_parent()
+        self._watchdog = self._door = None
         self._forget_all()
 
     def __enter__(self) -> Self:
@@ -254,6 +269,20 @@ class HealthMonitor:
             watchdog = Watchdog(self._look, pause=self.thresholds.blocked)
             watchdog.start()
             self._watchdog = watchdog
+            if self._answers_owner:
+                self._open_door()
+
+    def _open_door(self) -> None:
+        door = Door({"report": self._tell_owner, "stacks": lambda: tell_stacks(self._watched())})
+        try:
+            door.open()
+        except (OSError, AttributeError) as error:  # also where there are no such sockets, or no users
+            logger.warning("homeloop ps will not see this process: %s", error)
+        else:
+            self._door = door
+
+    def _tell_owner(self) -> dict[str, Any]:  # Any: what JSON knows
+        return {"command": shlex.join(sys.orig_argv), **self.report().as_dict()}
 
     def _look(self) -> float:
         now = time.monotonic()
@@ -277,11 +306,10 @@ class HealthMonitor:
     def _tell_of_standstill(self, seconds: float) -> None:
         taken = self._switch.take()
         names = {thread.ident: thread.name for thread in real_threading().enumerate()}
-        own = get_ident()
         stacks = [
             (names.get(ident, f"thread {ident}"), *called_by_loop(frames))
             for ident, frames in taken.items()
-            if ident != own
+            if not names.get(ident, "").startswith(THREAD_NAME)
         ]
         suspects = [stack for stack in stacks if not stack[-1].startswith(_WAITING)]
         emit(InterpreterStalled(seconds, tuple(suspects or stacks)))
@@ -301,8 +329,11 @@ class HealthMonitor:
                         runtime.name, residence.loop, home, residence.thread_ident, is_ours=True
                     )
 
+    def _watched(self) -> dict[Loop, Pulse]:
+        return {loop: pulse for pulse in tuple(self._pulses.values()) if (loop := pulse.loop) is not None}
+
     def _loops(self) -> tuple[LoopHealth, ...]:
-        watched = {loop: pulse for pulse in tuple(self._pulses.values()) if (loop := pulse.loop) is not None}
+        watched = self._watched()
         census = take_census(watched)
         known = [describe_watched(pulse, loop, census.get(loop, LoopTasks())) for loop, pulse in watched.items()]
         others = [

@@ -6,6 +6,9 @@ from concurrent.futures import Future
 from homeloop._events import logger
 from homeloop.runtime import allocate_lock, get_ident, leave_thread, real_threading, use_original_lock, wait_done
 
+THREAD_NAME = "homeloop-health"
+"""How the names of the monitor's threads begin."""
+
 
 class Watchdog:
     """
@@ -23,7 +26,7 @@ class Watchdog:
         self._stop.acquire()
         self._over: Future[None] = Future()
         use_original_lock(self._over)
-        self._thread = real_threading().Thread(target=self._main, name="homeloop-health", daemon=True)
+        self._thread = real_threading().Thread(target=self._main, name=THREAD_NAME, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
