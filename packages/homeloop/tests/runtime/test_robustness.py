@@ -503,3 +503,42 @@ def test_no_timeout_is_too_long_for_close(runtime: LoopRuntime) -> None:
 
 async def _own_loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
+
+
+def test_a_thread_with_the_number_of_an_ended_loops_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It may close the runtime, though the ended one seems to live.
+
+    `Thread.is_alive` says so while another thread is asking the same.
+    """
+    begun, release = threading.Event(), threading.Event()
+
+    async def block() -> threading.Thread:
+        begun.set()
+        release.wait(DEADLINE)
+        return threading.current_thread()
+
+    runtime = LoopRuntime(name="left")
+    blocked = runtime.submit(block)
+    assert begun.wait(DEADLINE)
+    [ended] = [each for each in threading.enumerate() if each.name == "left"]
+    runtime.replace_loop()
+    with pytest.raises(RuntimeDiedError):
+        blocked.result(DEADLINE)
+    release.set()
+    ended.join(DEADLINE)
+    monkeypatch.setattr(ended, "is_alive", lambda: True)
+    closed: list[bool] = []
+
+    def close() -> None:
+        if threading.get_ident() == ended.ident:
+            runtime.close()
+            closed.append(runtime.is_closed)
+
+    for _ in range(1000):  # for the most part the first has the number
+        successor = threading.Thread(target=close)
+        successor.start()
+        successor.join(DEADLINE)
+        if closed:
+            break
+    assert closed == [True]

@@ -176,7 +176,8 @@ class Home:
     @property
     def is_here(self) -> bool:
         """Whether the calling thread is this home's own, and not one that has its number after it has ended."""
-        return bool(self.thread.ident == get_ident() and self.thread.is_alive())
+        # Not `is_alive`: it says yes of a thread that has ended while another thread is asking the same.
+        return bool(self.thread.ident == get_ident() and not self._over)
 
     @property
     def has_started(self) -> bool:
