@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 import homeloop
-from homeloop import BoundCallback, detect_cross_loop_issue
+from homeloop import BoundCallback, HealthMonitor, HealthThresholds, default_monitor, detect_cross_loop_issue
 from homeloop.errors import ConfigurationError
+from homeloop.serving import AsyncExecutor
 
 if TYPE_CHECKING:
     from homeloop.adapters.langgraph import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = (
     "AsyncContextManager",
     "EventLoopConsistentCallback",
+    "EventLoopHealthMonitor",
     "IsolatedLangGraphContext",
     "LangGraphEventLoopManager",
     "ProcessIsolatedLangGraphExecutor",
@@ -32,11 +34,15 @@ __all__ = (
     "celery_async_task",
     "detect_cross_loop_issue",
     "ensure_async_pool_initialization",
+    "ensure_single_event_loop",
     "execute_in_isolated_thread",
     "execute_langgraph_in_process",
+    "get_event_loop_health",
     "get_langgraph_manager",
     "isolation_from_options",
     "make_loop_consistent_callback",
+    "start_event_loop_monitoring",
+    "stop_event_loop_monitoring",
 )
 
 P = ParamSpec("P")
@@ -88,6 +94,66 @@ def make_loop_consistent_callback(
 ) -> BoundCallback[P]:
     """Have a callback always run on the loop that is running now; see `homeloop.bind_callback`."""
     return homeloop.bind_callback(callback, on_error=on_error, coalesce=coalesce)
+
+
+def ensure_single_event_loop(
+    *, timeout: float | None = None
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, T]]:
+    """
+    Let any code call an async function without await; decorator: ``@ensure_single_event_loop()``.
+
+    The function runs on the default runtime, never on the caller's loop, which stands still meanwhile; where you
+    may await, ``await homeloop.arun(fn, ...)``. It is called once.
+
+    Args:
+        timeout: Seconds; None for ever.
+
+    Raises, thread and cancellation: as `homeloop.serving.AsyncExecutor.run_async`.
+    """
+
+    def decorate(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+        @wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return AsyncExecutor.run_async(partial(fn, *args, **kwargs), timeout=timeout, retry=None)
+
+        return call
+
+    return decorate
+
+
+EventLoopHealthMonitor = HealthMonitor
+"""What watches; the process's own is `homeloop.default_monitor`."""
+
+
+def start_event_loop_monitoring(interval: float = 30.0, *, thresholds: HealthThresholds | None = None) -> None:
+    """
+    Have the loops of this process watched, and a running one that this is called on; see `HealthMonitor.start`.
+
+    Args:
+        interval: Seconds between two assessments.
+        thresholds: Beyond which figures become findings; as they are, if None.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `HealthMonitor.start`.
+    """
+    monitor = default_monitor()
+    if thresholds is not None:
+        monitor.thresholds = thresholds
+    monitor.start(interval)
+
+
+def stop_event_loop_monitoring() -> None:
+    """Watch no more; see `HealthMonitor.stop`."""
+    default_monitor().stop()
+
+
+def get_event_loop_health() -> dict[str, Any]:  # Any: what JSON knows
+    """
+    Tell how the loops of this process are: ``status``, ``recommendations``, tasks, loops; see `HealthReport`.
+
+    Without `start_event_loop_monitoring` nobody measures lag or sees what blocks, and ``monitored`` is False.
+    """
+    return default_monitor().report().as_dict()
 
 
 def celery_async_task(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:

@@ -48,7 +48,7 @@ def task_context(task: "asyncio.Task[Any]") -> Context | None:
     return next((each for each in gc.get_referents(task) if type(each) is Context), None)
 
 
-_OWN = ("homeloop.runtime", "homeloop.isolation")
+_OWN = ("homeloop.batch", "homeloop.isolation", "homeloop.runtime", "homeloop.serving")
 
 
 def error_text(error: BaseException) -> str:

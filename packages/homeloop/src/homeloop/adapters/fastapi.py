@@ -1,0 +1,97 @@
+"""A runtime that lives as long as the application, resources for endpoints. Tested with FastAPI 0.165."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+
+from homeloop import LoopLocal, arun, default_runtime, enter
+
+__all__ = ("lease", "lease_at_home", "lifespan")
+
+T = TypeVar("T")
+State = Mapping[str, Any] | None  # Any: what an application keeps of its own
+WarmUp = Callable[[], Awaitable[object]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
+
+
+def lifespan(
+    *,
+    warm_up: Sequence[WarmUp] = (),
+    warm_up_at_home: Sequence[WarmUp] = (),
+    inner: Lifespan | None = None,
+    close_timeout: float = 5.0,
+) -> Lifespan:
+    """
+    Start the default runtime before the first request, end it after the last: ``FastAPI(lifespan=lifespan())``.
+
+    Async endpoints run on the server's loop, sync ones on threads, from which `homeloop.run` reaches the runtime's
+    loop. When the application ends, that is drained: what still runs there is cancelled and cleans up, what lives
+    there is closed. What `LoopLocal` opened on the server's loop is closed by that loop's end. A runtime that ran
+    before the application started, in a test or for another application, is left running.
+
+    Args:
+        warm_up: Async functions called on the server's loop before the first request, such as ``pools.warm``.
+        warm_up_at_home: The same, on the runtime's loop, for what sync endpoints use.
+        inner: The application's own lifespan, entered after the warm-ups and left before the runtime ends.
+        close_timeout: Seconds for the drain; see `homeloop.LoopRuntime.close`.
+
+    The application's start raises: what a warm-up, ``inner`` or the runtime's start raises. Then no server starts.
+    """
+
+    @asynccontextmanager
+    async def around(app: FastAPI) -> AsyncGenerator[State, None]:
+        runtime = default_runtime()
+        is_ours = runtime.statistics().home is None
+        try:
+            await arun(_call_all, warm_up_at_home)
+            await _call_all(warm_up)
+            if inner is None:
+                yield None
+            else:
+                async with inner(app) as state:
+                    yield state
+        finally:
+            if is_ours:
+                await asyncio.to_thread(runtime.close, close_timeout)
+
+    return around
+
+
+async def _call_all(functions: Sequence[WarmUp]) -> None:
+    for each in functions:
+        await each()
+
+
+def lease(local: LoopLocal[T]) -> Callable[[], AsyncGenerator[T, None]]:
+    """
+    Give async endpoints the resource of the server's loop: ``client: Annotated[Client, Depends(lease(clients))]``.
+
+    It is not closed until the endpoint has ended. For sync endpoints, which run on threads: `lease_at_home`.
+
+    The dependency raises: as `LoopLocal.get`.
+    """
+
+    async def dependency() -> AsyncGenerator[T, None]:
+        async with local() as resource:
+            yield resource
+
+    return dependency
+
+
+def lease_at_home(local: LoopLocal[T]) -> Callable[[], Generator[T, None, None]]:
+    """
+    Give sync endpoints the resource of the runtime's loop, to be used there: ``homeloop.run(client.get, url)``.
+
+    It is not closed until the endpoint has ended. An async endpoint must use it by `homeloop.arun`, or `lease`.
+
+    The dependency raises: as `LoopLocal.get` and `homeloop.run`.
+    """
+
+    def dependency() -> Generator[T, None, None]:
+        with enter(local()) as resource:
+            yield resource
+
+    return dependency
