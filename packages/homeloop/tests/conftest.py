@@ -1,12 +1,16 @@
 """What every test of the library needs: a runtime of its own, scripts in processes of their own, no leftovers."""
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -39,8 +43,6 @@ def no_threads_left(kept_threads: tuple[str, ...]) -> Iterator[None]:
 
 
 def _loop_factories() -> dict[str, Callable[[], object]]:
-    import asyncio
-
     factories: dict[str, Callable[[], object]] = {"asyncio": asyncio.new_event_loop}
     try:
         import uvloop
@@ -117,3 +119,80 @@ def own_database(postgres_url: str) -> Iterator[str]:
     yield urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+class Site:
+    """
+    An HTTP server on a loop of its own: it answers in JSON, keeps connections and counts.
+
+    Attributes:
+        answers: By path, what a request's JSON body is answered with.
+        seen: Requests by path.
+        open: Connections now.
+    """
+
+    def __init__(self, home: LoopRuntime) -> None:
+        self.answers: dict[str, Callable[[Any], Any]] = {"/": lambda _: "ok"}
+        self.seen: Counter[str] = Counter()
+        self.open = 0
+        self._home = home
+        self._idle = home.run(self._make_event)
+        self._server = home.run(asyncio.start_server, self._serve, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        self.url = f"http://{host}:{port}"
+
+    def close(self) -> None:
+        """Wait until no connection is open, and end."""
+        self._home.run(self._close, timeout=20)
+
+    def wait_for_no_connection(self) -> None:
+        """Wait until no connection is open, a bounded time."""
+        self._home.run(self._idle.wait, timeout=20)
+
+    async def _make_event(self) -> asyncio.Event:
+        event = asyncio.Event()
+        event.set()
+        return event
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._idle.wait()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        self._idle.clear()
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = next(
+                    (int(line[15:]) for line in head.lower().splitlines() if line.startswith("content-length:")), 0
+                )
+                body = await reader.readexactly(length)
+                path = head.split()[1]
+                self.seen[path] += 1
+                answer = json.dumps(self.answers[path](json.loads(body) if body else None)).encode()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                    % len(answer)
+                )
+                writer.write(answer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            self.open -= 1
+            if not self.open:
+                self._idle.set()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server that is left without a connection."""
+    with LoopRuntime(name="server") as home:
+        one = Site(home)
+        yield one
+        one.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from homeloop._affinity import Affinity
 from homeloop._events import Event, Instrument, add_instrument
 from homeloop._user import User, as_user, current_user
+from homeloop.batch import map_concurrent
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
 from homeloop.health import (
     METRICS,
@@ -135,6 +136,7 @@ __all__ = (
     "isolation_of",
     "iterate",
     "local_processes",
+    "map_concurrent",
     "measure",
     "resource_scope",
     "run",

@@ -303,6 +303,11 @@ class LoopFault(Event):
     owner: LoopFact | None = None
     current: LoopFact | None = None
 
+    def __str__(self) -> str:
+        used = "" if self.used_at is None else f", used at {self.used_at}"
+        made = "" if self.made_at is None else f", made at {self.made_at}"
+        return f"{self.kind}: {self.what}{used}{made}: {self.evidence}; homeloop explain {self.kind}"
+
 
 @dataclass(frozen=True, slots=True)
 class LoopStalled(Event):

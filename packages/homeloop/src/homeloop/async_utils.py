@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 import homeloop
 from homeloop import BoundCallback, HealthMonitor, HealthThresholds, default_monitor, detect_cross_loop_issue
 from homeloop.errors import ConfigurationError
+from homeloop.serving import AsyncExecutor
 
 if TYPE_CHECKING:
     from homeloop.adapters.langgraph import (
@@ -33,6 +34,7 @@ __all__ = (
     "celery_async_task",
     "detect_cross_loop_issue",
     "ensure_async_pool_initialization",
+    "ensure_single_event_loop",
     "execute_in_isolated_thread",
     "execute_langgraph_in_process",
     "get_event_loop_health",
@@ -92,6 +94,31 @@ def make_loop_consistent_callback(
 ) -> BoundCallback[P]:
     """Have a callback always run on the loop that is running now; see `homeloop.bind_callback`."""
     return homeloop.bind_callback(callback, on_error=on_error, coalesce=coalesce)
+
+
+def ensure_single_event_loop(
+    *, timeout: float | None = None
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, T]]:
+    """
+    Let any code call an async function without await; decorator: ``@ensure_single_event_loop()``.
+
+    The function runs on the default runtime, never on the caller's loop, which stands still meanwhile; where you
+    may await, ``await homeloop.arun(fn, ...)``. It is called once.
+
+    Args:
+        timeout: Seconds; None for ever.
+
+    Raises, thread and cancellation: as `homeloop.serving.AsyncExecutor.run_async`.
+    """
+
+    def decorate(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+        @wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return AsyncExecutor.run_async(partial(fn, *args, **kwargs), timeout=timeout, retry=None)
+
+        return call
+
+    return decorate
 
 
 EventLoopHealthMonitor = HealthMonitor

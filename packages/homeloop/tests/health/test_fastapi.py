@@ -13,9 +13,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from homeloop import HealthMonitor, LoopRuntime
+from homeloop import HealthMonitor, LoopRuntime, default_monitor
 from homeloop._events import LoopStalled
-from homeloop.adapters.fastapi import health_router, watched
+from homeloop.adapters.fastapi import health_router, lifespan
 
 BOUND = 20.0  # seconds
 
@@ -30,14 +30,16 @@ def served(monitor: HealthMonitor) -> Iterator[str]:
     """Serve an application with the router, on a thread of its own; return its address."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with watched(60.0, monitor=monitor):
-            up.set()
-            yield
+    async def watched(_: FastAPI) -> AsyncIterator[None]:
+        end = monitor.watch_loop()
+        up.set()
+        yield
+        end()
 
     up = threading.Event()
-    app = FastAPI(lifespan=lifespan)
+    app = FastAPI(lifespan=lifespan(inner=watched))
     app.include_router(health_router(monitor), prefix="/health")
+    monitor.start(60.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), name="server")
@@ -66,7 +68,6 @@ def test_a_process_with_a_blocked_loop_is_not_ready(
         assert any("blocks" in text for text in answer.json()["recommendations"])
         gate.set()
         blocking.result(BOUND)
-    assert not monitor.is_started
 
 
 def test_the_router_tells_health(patient: HealthMonitor) -> None:
@@ -81,16 +82,28 @@ def test_the_router_tells_health(patient: HealthMonitor) -> None:
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_a_monitor_that_was_started_goes_on(started: bool, patient: HealthMonitor) -> None:
-    """Who has started it stops it; the loop is watched in the block only."""
+def test_a_lifespan_has_its_loop_watched(started: bool) -> None:
+    """In the lifespan only; a monitor that was started before goes on."""
+    monitor = default_monitor()
 
     async def serve() -> None:
-        async with watched(monitor=patient) as monitor:
-            assert monitor is patient
+        async with lifespan(health_interval=60.0)(FastAPI()):
+            assert monitor.is_started
             assert watched_loops(monitor) == ["MainThread"]
 
     if started:
-        patient.start()
+        monitor.start()
     asyncio.run(serve())
-    assert patient.is_started is started
-    assert watched_loops(patient) == []
+    assert monitor.is_started is started
+    assert watched_loops(monitor) == []
+    assert monitor.stop()
+
+
+def test_a_lifespan_watches_nothing_unless_asked() -> None:
+    """By default the monitor is left alone."""
+
+    async def serve() -> None:
+        async with lifespan()(FastAPI()):
+            assert not default_monitor().is_started
+
+    asyncio.run(serve())

@@ -1,43 +1,126 @@
-"""Tell an application's health over HTTP, and watch the loop that serves it. Tested with FastAPI 0.165."""
+"""A runtime that lives as long as the application, resources for endpoints, health. Tested with FastAPI 0.165."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
-from homeloop import HealthMonitor, default_monitor
+from homeloop import HealthMonitor, LoopLocal, arun, default_monitor, default_runtime, enter
 
-__all__ = ("health_router", "watched")
+__all__ = ("health_router", "lease", "lease_at_home", "lifespan")
+
+T = TypeVar("T")
+State = Mapping[str, Any] | None  # Any: what an application keeps of its own
+WarmUp = Callable[[], Awaitable[object]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 
 
-@asynccontextmanager
-async def watched(
-    interval: float = 30.0, *, monitor: HealthMonitor | None = None
-) -> AsyncGenerator[HealthMonitor]:
+def lifespan(
+    *,
+    warm_up: Sequence[WarmUp] = (),
+    warm_up_at_home: Sequence[WarmUp] = (),
+    inner: Lifespan | None = None,
+    close_timeout: float = 5.0,
+    health_interval: float | None = None,
+) -> Lifespan:
     """
-    Have the loops of the process watched in the block, the running one included: ``async with watched():``.
+    Start the default runtime before the first request, end it after the last: ``FastAPI(lifespan=lifespan())``.
 
-    For an application's lifespan. A monitor that is started already goes on afterwards.
+    Async endpoints run on the server's loop, sync ones on threads, from which `homeloop.run` reaches the runtime's
+    loop. When the application ends, that is drained: what still runs there is cancelled and cleans up, what lives
+    there is closed. What `LoopLocal` opened on the server's loop is closed by that loop's end. A runtime that ran
+    before the application started, in a test or for another application, is left running.
 
     Args:
-        interval: Seconds between two assessments.
-        monitor: The process's own by default.
+        warm_up: Async functions called on the server's loop before the first request, such as ``pools.warm``.
+        warm_up_at_home: The same, on the runtime's loop, for what sync endpoints use.
+        inner: The application's own lifespan, entered after the warm-ups and left before the runtime ends.
+        close_timeout: Seconds for the drain; see `homeloop.LoopRuntime.close`.
+        health_interval: Seconds between two assessments of the default health monitor, which then watches the
+            server's loop, too; None leaves it alone. One that was started before goes on afterwards.
 
-    Raises:
-        TypeError, ValueError, RuntimeError: as `HealthMonitor.start`.
+    The application's start raises: what a warm-up, ``inner`` or the runtime's start raises. Then no server starts.
     """
-    monitor = monitor or default_monitor()
+
+    @asynccontextmanager
+    async def around(app: FastAPI) -> AsyncGenerator[State, None]:
+        runtime = default_runtime()
+        is_ours = runtime.statistics().home is None
+        end_watch = _watch(health_interval)  # first: what a warm-up blocks is told, too
+        try:
+            await arun(_call_all, warm_up_at_home)
+            await _call_all(warm_up)
+            if inner is None:
+                yield None
+            else:
+                async with inner(app) as state:
+                    yield state
+        finally:
+            try:
+                if is_ours:
+                    await asyncio.to_thread(runtime.close, close_timeout)
+            finally:
+                end_watch()
+
+    return around
+
+
+def _watch(interval: float | None) -> Callable[[], None]:
+    """Have the running loop watched; return what ends that."""
+    if interval is None:
+        return lambda: None
+    monitor = default_monitor()
     was_started = monitor.is_started
     if not was_started:
         monitor.start(interval)
     unwatch = monitor.watch_loop()
-    try:
-        yield monitor
-    finally:
+
+    def end() -> None:
         unwatch()
         if not was_started:
             monitor.stop()
+
+    return end
+
+
+async def _call_all(functions: Sequence[WarmUp]) -> None:
+    for each in functions:
+        await each()
+
+
+def lease(local: LoopLocal[T]) -> Callable[[], AsyncGenerator[T, None]]:
+    """
+    Give async endpoints the resource of the server's loop: ``client: Annotated[Client, Depends(lease(clients))]``.
+
+    It is not closed until the endpoint has ended. For sync endpoints, which run on threads: `lease_at_home`.
+
+    The dependency raises: as `LoopLocal.get`.
+    """
+
+    async def dependency() -> AsyncGenerator[T, None]:
+        async with local() as resource:
+            yield resource
+
+    return dependency
+
+
+def lease_at_home(local: LoopLocal[T]) -> Callable[[], Generator[T, None, None]]:
+    """
+    Give sync endpoints the resource of the runtime's loop, to be used there: ``homeloop.run(client.get, url)``.
+
+    It is not closed until the endpoint has ended. An async endpoint must use it by `homeloop.arun`, or `lease`.
+
+    The dependency raises: as `LoopLocal.get` and `homeloop.run`.
+    """
+
+    def dependency() -> Generator[T, None, None]:
+        with enter(local()) as resource:
+            yield resource
+
+    return dependency
 
 
 def health_router(monitor: HealthMonitor | None = None) -> APIRouter:
@@ -49,7 +132,7 @@ def health_router(monitor: HealthMonitor | None = None) -> APIRouter:
     - ``GET /loops``: everything, `HealthReport.as_dict`. It names functions and files: not for everybody.
 
     Args:
-        monitor: The process's own by default; it should be started, see `watched`.
+        monitor: The process's own by default; it should be started, see ``health_interval`` of `lifespan`.
     """
     monitor = monitor or default_monitor()
     router = APIRouter(tags=["health"])

@@ -1,0 +1,68 @@
+"""Block for an async function on any thread, a loop's own included: it runs where nobody waits for the caller."""
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial, update_wrapper
+from typing import Generic, TypeVar, cast
+
+from homeloop import LoopRuntime, default_runtime
+from homeloop.errors import DeadlockError
+
+T = TypeVar("T")
+
+_further: list[LoopRuntime] = []
+"""The runtimes for callers that the default one waits for, that the first of these waits for, and so on."""
+
+
+def run_anywhere(fn: Callable[[], Awaitable[T]], named: Callable[..., object], timeout: float | None) -> T:
+    """
+    Run ``fn()`` on the default runtime, or on a further one where that waits for the calling thread, and block.
+
+    Args:
+        named: What the call is called in errors.
+        timeout: Seconds; None for ever.
+
+    Raises: as `homeloop.run`, except that no thread is refused.
+    """
+    work = _Work(fn, named)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    level = 0
+    while True:
+        runtime = _runtime(level)
+        if not runtime.is_current:
+            try:
+                return runtime.run(work, timeout=timeout)
+            except DeadlockError:
+                if work.begun:
+                    raise
+            timeout = None if deadline is None else deadline - time.monotonic()
+        level += 1
+
+
+def close_further(timeout: float) -> None:
+    """Close the further runtimes, those first that others wait for."""
+    while _further:
+        _further.pop().close(timeout)
+
+
+def _runtime(level: int) -> LoopRuntime:
+    if level == 0:
+        return default_runtime()
+    while len(_further) < level:  # two threads at once: one too many starts nothing, and serves the next level
+        _further.append(LoopRuntime(name=f"homeloop-{len(_further) + 2}"))
+    return _further[level - 1]
+
+
+class _Work(Generic[T]):
+    """A function, and whether it was called: else a refusal was the runtime's, and another may do it."""
+
+    def __init__(self, fn: Callable[[], Awaitable[T]], named: Callable[..., object]) -> None:
+        self._fn = fn
+        self.begun = False
+        while isinstance(named, partial):
+            named = cast("Callable[..., object]", named.func)
+        update_wrapper(self, named, updated=())
+
+    async def __call__(self) -> T:
+        self.begun = True
+        return await self._fn()
