@@ -11,7 +11,7 @@ CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches
 
 .PHONY: help run demo test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
-	bench-celery bench-celery-memory bench-calls bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
+	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -118,6 +118,10 @@ bench-database: $(STAMP)  ## What a task of three queries costs, beside the peer
 
 bench-isolation: $(STAMP)  ## What an isolation tier costs, on a LangGraph graph of four nodes
 	$(BIN)/python bench/isolation.py
+
+bench-health: $(STAMP)  ## What it costs to watch 20 loops with 10,000 tasks, beside the peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/health.py
 
 bench-http: $(STAMP)  ## What an HTTP request costs, beside the peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench

@@ -13,20 +13,27 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ACCIDENTS = 5
 """So many failures of a part may be due to its neighbours; with more it is not asked again."""
 TESTS_FAILED = 1
 """The exit status of pytest for failed tests: anything else, but 0, is a run that broke."""
 
+REDIS_DATABASES = 16
+"""As many has a Redis that nobody configured. Celery workers share keys in one, so each part gets its own."""
+
 _LIBRARY = "packages/homeloop/tests"
+_ADAPTERS = f"{_LIBRARY}/adapters"
+_WORKERS = [f"{_ADAPTERS}/{each}" for each in ("pools", "recovery", "redis_transport")]
 PARTS = {  # the longest first
-    "adapters": [f"{_LIBRARY}/adapters"],
+    "workers": _WORKERS,
+    "adapters": [_ADAPTERS, *(f"--ignore={each}" for each in _WORKERS)],
     "service": ["packages/workflow_service/tests"],
     "isolation": [f"{_LIBRARY}/{each}" for each in ("isolation", "graphs", "pytest_plugin")],
     "runtime": ["tests", *(f"{_LIBRARY}/{each}" for each in ("behaviours", "callbacks", "resources", "runtime"))],
     "diagnosis": [f"{_LIBRARY}/{each}" for each in ("check", "database", "diagnosis", "guards", "http")],
-    "serving": [f"{_LIBRARY}/serving"],
+    "serving": [f"{_LIBRARY}/{each}" for each in ("health", "serving")],
 }
 
 
@@ -37,6 +44,8 @@ class Part:
         self.name = name
         self.status = TESTS_FAILED
         self.failed: list[str] = []
+        server = urlsplit(os.environ.get("TEST_REDIS_URL") or "redis://127.0.0.1:6379")
+        self._redis = server._replace(path=f"/{REDIS_DATABASES - 1 - list(PARTS).index(name)}").geturl()
 
     def run(self, *options: str) -> str:
         """Run the part in a process of its own, measured; return what it printed."""
@@ -49,6 +58,7 @@ class Part:
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "TEST_REDIS_URL": self._redis},
             text=True,
             errors="replace",
             check=False,

@@ -33,12 +33,6 @@ async def _execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-@pytest.fixture(scope="session")
-def redis_url(redis_url: str) -> str:
-    """Another database than that of homeloop's tests, which run meanwhile: Celery workers share keys in one."""
-    return redis_url.rpartition("/")[0] + "/14"
-
-
 @pytest.fixture
 def empty_database(postgres_url: str) -> Iterator[str]:
     """The URL of a database of this test's own, without a schema."""

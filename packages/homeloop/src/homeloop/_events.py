@@ -303,6 +303,122 @@ class LoopFault(Event):
     owner: LoopFact | None = None
     current: LoopFact | None = None
 
+    def __str__(self) -> str:
+        used = "" if self.used_at is None else f", used at {self.used_at}"
+        made = "" if self.made_at is None else f", made at {self.made_at}"
+        return f"{self.kind}: {self.what}{used}{made}: {self.evidence}; homeloop explain {self.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStalled(Event):
+    """
+    A watched loop has not answered for a while.
+
+    Attributes:
+        name: Its runtime's, or the one it was watched under.
+        seconds: How long it has not answered.
+        blocked_at: The stack of its thread, outermost first.
+        task: The task that runs there; None if it is no task that does.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    name: str
+    home: Affinity
+    seconds: float
+    blocked_at: tuple[str, ...]
+    task: str | None
+
+    def __str__(self) -> str:
+        who = f" in task {self.task}" if self.task else ""
+        return (
+            f"{self.name!r}, {self.home}, has not run for {self.seconds:.1f} s; it is blocked{who} at "
+            f"{' > '.join(self.blocked_at)}; move what blocks to asyncio.to_thread()"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResumed(Event):
+    """A watched loop that had stalled goes on; ``seconds`` is how long it did not run."""
+
+    level: ClassVar[int] = logging.INFO
+    name: str
+    home: Affinity
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.name!r}, {self.home}, goes on after {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class InterpreterStalled(Event):
+    """
+    No Python code could run: something held the interpreter's lock, or the process was stopped.
+
+    Attributes:
+        seconds: For how long.
+        stacks: What the threads were doing that did not seem to wait, or all if all did: name, then frames,
+            outermost first. Empty if it was not recorded.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    seconds: float
+    stacks: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        suspects = "; ".join(f"{name}: {' > '.join(frames)}" for name, *frames in self.stacks)
+        return (
+            f"no Python code has run for {self.seconds:.1f} s: the interpreter's lock was held, or the process "
+            f"was stopped{f'; threads: {suspects}' if suspects else ''}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAssessed(Event):
+    """
+    The health monitor has looked at everything, as it does once an interval.
+
+    Attributes:
+        status: ``"healthy"``, ``"warning"`` or ``"critical"``.
+        loops: How many there are.
+        pending: Tasks on them that have not ended.
+        langgraph: Those of them that LangGraph made.
+        lag: Seconds that the slowest loop takes to answer, 99th percentile.
+    """
+
+    status: str
+    loops: int
+    pending: int
+    langgraph: int
+    lag: float
+
+    def __str__(self) -> str:
+        return (
+            f"event loop health: {self.status}; {self.loops} loops, {self.pending} pending tasks, "
+            f"{self.langgraph} of LangGraph, lag up to {self.lag * 1000:.1f} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HealthWorsened(Event):
+    """The health monitor found something that it had not found an interval before."""
+
+    level: ClassVar[int] = logging.WARNING
+    status: str
+    findings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"event loop health: {self.status}: {'; '.join(self.findings)}"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRestored(Event):
+    """The health monitor finds nothing wrong any more."""
+
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return "event loop health: healthy again"
+
 
 class Instrument(Protocol):
     """Hears of every event, on the thread where it happened. Must return fast and must not call back."""

@@ -104,12 +104,13 @@ class LoopRecord:
     closed_at: Spot | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ObjectRecord:
-    """Where, and in which process, an object that lives on a loop was made."""
+    """Where, in which process, an object that lives on a loop was made; whether the end of a block closed it."""
 
     pid: int
     made_at: Spot | None
+    block_ended: bool = False
 
 
 _numbers = itertools.count()

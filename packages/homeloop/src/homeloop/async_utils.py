@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 import homeloop
-from homeloop import BoundCallback, detect_cross_loop_issue
+from homeloop import BoundCallback, HealthMonitor, HealthThresholds, default_monitor, detect_cross_loop_issue
 from homeloop.errors import ConfigurationError
 from homeloop.serving import AsyncExecutor
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = (
     "AsyncContextManager",
     "EventLoopConsistentCallback",
+    "EventLoopHealthMonitor",
     "IsolatedLangGraphContext",
     "LangGraphEventLoopManager",
     "ProcessIsolatedLangGraphExecutor",
@@ -36,9 +37,12 @@ __all__ = (
     "ensure_single_event_loop",
     "execute_in_isolated_thread",
     "execute_langgraph_in_process",
+    "get_event_loop_health",
     "get_langgraph_manager",
     "isolation_from_options",
     "make_loop_consistent_callback",
+    "start_event_loop_monitoring",
+    "stop_event_loop_monitoring",
 )
 
 P = ParamSpec("P")
@@ -115,6 +119,41 @@ def ensure_single_event_loop(
         return call
 
     return decorate
+
+
+EventLoopHealthMonitor = HealthMonitor
+"""What watches; the process's own is `homeloop.default_monitor`."""
+
+
+def start_event_loop_monitoring(interval: float = 30.0, *, thresholds: HealthThresholds | None = None) -> None:
+    """
+    Have the loops of this process watched, and a running one that this is called on; see `HealthMonitor.start`.
+
+    Args:
+        interval: Seconds between two assessments.
+        thresholds: Beyond which figures become findings; as they are, if None.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `HealthMonitor.start`.
+    """
+    monitor = default_monitor()
+    if thresholds is not None:
+        monitor.thresholds = thresholds
+    monitor.start(interval)
+
+
+def stop_event_loop_monitoring() -> None:
+    """Watch no more; see `HealthMonitor.stop`."""
+    default_monitor().stop()
+
+
+def get_event_loop_health() -> dict[str, Any]:  # Any: what JSON knows
+    """
+    Tell how the loops of this process are: ``status``, ``recommendations``, tasks, loops; see `HealthReport`.
+
+    Without `start_event_loop_monitoring` nobody measures lag or sees what blocks, and ``monitored`` is False.
+    """
+    return default_monitor().report().as_dict()
 
 
 def celery_async_task(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:

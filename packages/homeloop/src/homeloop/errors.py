@@ -11,6 +11,7 @@ HomeloopError
 │   ├── LoopEndingError         (RuntimeError)
 │   ├── OverloadedError         (RuntimeError)
 │   ├── RuntimeClosedError      (RuntimeError)
+│   │   └── ExecutorClosedError
 │   ├── RuntimeDiedError        (RuntimeError)
 │   └── ScopeEndedError         (RuntimeError)
 ├── UserError                   a connection cannot be, or was not, one user's alone
@@ -40,6 +41,7 @@ __all__ = (
     "CallTimeoutError",
     "ConfigurationError",
     "DeadlockError",
+    "ExecutorClosedError",
     "HomeloopError",
     "IsolationError",
     "LeaseLostError",
@@ -215,6 +217,21 @@ class RuntimeClosedError(LifecycleError, RuntimeError):
                 "keep it in a variable as long as it has work"
             )
         return f"runtime {self.runtime!r} is closed; open another one"
+
+
+class ExecutorClosedError(RuntimeClosedError):
+    """The isolation executor was closed before the call, or while it waited; the function was not called."""
+
+    def __init__(self, executor: str) -> None:
+        super().__init__(executor)
+        self.args = (executor,)
+        self.executor = executor
+
+    def __str__(self) -> str:
+        return (
+            f"isolation executor {self.executor!r} is closed; make another IsolationExecutor, "
+            "or close this one after its last run"
+        )
 
 
 class RuntimeDiedError(LifecycleError, RuntimeError):

@@ -41,7 +41,7 @@ def enable(level: int = 1) -> None:
             are used on another loop or thread than their own. 2 adds where tasks are made, 3 (development) tasks
             that are left behind and calls to a loop from another thread.
 
-    Objects that exist already have no record. Import uvloop before, if you use it.
+    Objects that exist already have no record.
 
     Raises:
         ValueError: There is no such level.

@@ -46,12 +46,6 @@ def own_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
 
 
-@pytest.fixture(scope="session")
-def redis_url(redis_url: str) -> str:
-    """Another database than that of the other tests, which run meanwhile: Celery workers share keys in one."""
-    return redis_url.rpartition("/")[0] + "/13"
-
-
 @pytest.fixture
 def celery_environment(redis_url: str, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the apps read when they are imported, here and in the workers; a queue of the test's own."""

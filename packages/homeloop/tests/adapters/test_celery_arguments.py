@@ -39,6 +39,9 @@ async def one() -> int:
     return 1
 
 
+async def nothing() -> None: ...
+
+
 async def generates(number: int) -> AsyncIterator[int]:
     yield number
 
@@ -62,6 +65,15 @@ def test_async_generator_functions_are_refused_where_they_are_decorated(decorate
     with pytest.raises(ConfigurationError, match=r"generates is an async generator function .* return a list"):
         decorate(app)
     assert app.task(name="fine")(one).apply().get() == 1
+
+
+def test_a_bound_function_without_self_is_refused() -> None:
+    """When the task is made, by name; of a sync one Celery says so when it runs."""
+    app = Celery("arguments", set_as_current=False)
+    install(app)
+    bound = app.task(bind=True, name="bound")(nothing)
+    with pytest.raises(ConfigurationError, match=r"nothing takes no argument, and bind=True .* first parameter"):
+        bound.apply()
 
 
 @pytest.mark.parametrize("app", [None, "shop", Celery], ids=str)

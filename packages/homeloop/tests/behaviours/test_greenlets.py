@@ -148,6 +148,31 @@ print(homeloop.default_runtime().statistics().abandoned)
     assert printed == ["cleaned up", "True", "0"]
 
 
+def test_what_blocks_the_loop_is_named(green, loop_kind) -> None:
+    """Although the thread's own stack is that of its hub, which waits: the line of the user's is shown."""
+    printed = green(
+        """
+import select
+logging.getLogger("homeloop").setLevel(logging.ERROR)
+reader, writer = os.pipe()
+async def block():
+    select.select([reader], [], [])  # the library's
+def call():
+    try:
+        homeloop.run(block, timeout=0.05)
+    except TimeoutError as error:
+        return error.blocked_at[0]
+print(outcome(spawn(call)))
+os.write(writer, b"!")
+print(homeloop.run(identity, "goes on"))
+""",
+        loop_kind,
+    )
+    place, last = printed
+    assert place.endswith("in block")
+    assert last == "goes on"
+
+
 @pytest.mark.parametrize("how", ["kill", "limit"])
 def test_an_interrupted_greenlet_cancels_its_call(green, loop_kind, how) -> None:
     """A kill and the library's own time-out cancel the coroutine; they are raised after its clean-up."""

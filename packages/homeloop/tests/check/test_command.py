@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -79,8 +82,65 @@ def test_unreadable(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().err
     assert "not checked: a.py: line 1" in told
     assert "not checked: b.py: " in told
-    assert main(["check", "absent"]) == 2
-    assert "there is no absent" in capsys.readouterr().err
+    Path("a.py").unlink()
+    Path("b.py").unlink()
+    Path("link.py").symlink_to("nowhere.py")
+    assert main(["check"]) == 2
+    assert "not checked: link.py: no regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("absent", "No such file or directory"), ("a" * 5000, "File name too long"), ("a\0b", "null byte")],
+)
+def test_paths_that_are_none(path: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that cannot be looked at is told of with the system's reason, in a line."""
+    assert main(["check", path]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert why in line
+    assert len(line) < 300
+
+
+def test_no_python(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is nothing to check, nothing is said to be in order."""
+    Path("readme.txt").write_text("hello\n")
+    assert main(["check"]) == 2
+    assert "there are no Python files to check" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders' permissions are POSIX")
+def test_folders_that_may_not_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that is closed to us is not passed over in silence either."""
+    was = os.geteuid()
+    with tempfile.TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        closed = Path(open_to_all, "closed")
+        closed.mkdir(mode=0)
+        Path(open_to_all, "a.py").write_text("x = 1\n")
+        if was == 0:
+            os.seteuid(65534)  # root may read everything
+        try:
+            assert main(["check", open_to_all]) == 2
+            assert f"not checked: {closed}: Permission denied" in capsys.readouterr().err
+        finally:
+            if was == 0:
+                os.seteuid(was)
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends it without a traceback."""
+    (tmp_path / "a.py").write_text("x = 1\n")
+    program = (
+        "import os, signal, sys\n"
+        "from homeloop.cli import main\n"
+        "import homeloop.cli._check._examine as examine\n"
+        "examine.read_module = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.exit(main(['check', 'a.py']))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "")
 
 
 def test_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +225,7 @@ def test_what_is_no_file_is_told_of_and_not_waited_for(capsys: pytest.CaptureFix
     """A named pipe, for instance."""
     os.mkfifo("a.py")
     assert main(["check"]) == 2
-    assert "a.py is no regular file" in capsys.readouterr().err
+    assert "a.py: no regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["tool = 3", "[tool]\nhomeloop = 3"])

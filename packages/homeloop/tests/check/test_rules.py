@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,25 +12,10 @@ from homeloop.cli._check._config import Config
 from homeloop.cli._check._examine import examine
 from homeloop.cli._check._examples_bad import BAD
 from homeloop.cli._check._examples_good import GOOD
+from homeloop.cli._check._examples_more import MORE, Example
 from homeloop.diagnosis import CODES
 
 Found = Callable[..., list[str]]
-
-
-@pytest.fixture
-def found(tmp_path: Path) -> Found:
-    """Check files that are given by name, return the codes with their lines: ``file.py:3 HL101``."""
-
-    def check(**files: str) -> list[str]:
-        for name, source in files.items():
-            path = tmp_path / f"{name.replace('__', '/')}.py"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(source), "utf-8")
-        result = examine([tmp_path], Config())
-        assert result.unread == ()
-        return [f"{each.spot.path.name}:{each.spot.line} {each.code}" for each in result.findings]
-
-    return check
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
@@ -40,6 +24,13 @@ def test_examples(rule: object, found: Found) -> None:
     code = rule.code  # type: ignore[attr-defined]
     assert [each.partition(" ")[2] for each in found(example=BAD[code])] == [code]
     assert found(example=GOOD[code]) == []
+
+
+@pytest.mark.parametrize("example", MORE, ids=lambda example: example.title)
+def test_more_examples(example: Example, found: Found) -> None:
+    """So do the other examples of a page."""
+    assert [each.partition(" ")[2] for each in found(example=example.bad)] == [example.code]
+    assert found(example=example.good) == []
 
 
 def test_catalogue() -> None:
@@ -143,16 +134,20 @@ for url in "ab":
     assert found(app=source) == codes
 
 
-def test_work_grows_with_the_program(tmp_path: Path) -> None:
-    """Twice as many clients and runs are about twice the work, not four times; measured in calls."""
+@pytest.mark.parametrize("modules", ["one", "many"])
+def test_work_grows_with_the_program(modules: str, tmp_path: Path) -> None:
+    """Twice as many clients and runs, or modules, are about twice the work, not four times; measured in calls."""
 
     def work(number: int) -> int:
+        folder = tmp_path / str(number)
+        folder.mkdir()
         parts = [
             f"c{each} = httpx.AsyncClient()\nasync def f{each}():\n    await c{each}.get('u')\n"
             f"def g{each}():\n    asyncio.run(f{each}())\ng{each}()\ng{each}()\n"
             for each in range(number)
         ]
-        (tmp_path / "app.py").write_text("import asyncio, httpx\n" + "".join(parts))
+        for name, part in enumerate(parts if modules == "many" else ["".join(parts)]):
+            (folder / f"app{name}.py").write_text("import asyncio, httpx\n" + part)
         calls = 0
 
         def count(frame: object, event: str, argument: object) -> None:
@@ -162,7 +157,7 @@ def test_work_grows_with_the_program(tmp_path: Path) -> None:
         before = sys.getprofile()
         sys.setprofile(count)
         try:
-            result = examine([tmp_path], Config())
+            result = examine([folder], Config())
         finally:
             sys.setprofile(before)
         assert [each.code for each in result.findings] == ["HL101"] * number
@@ -232,3 +227,46 @@ def test_suppressed(found: Found) -> None:
     assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore\n") == []
     assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore[HL101, nested-loops]\n") == []
     assert found(a="import nest_asyncio\nnest_asyncio.apply()  # homeloop: ignore[HL101]\n") == ["a.py:2 HL114"]
+
+
+def test_made_on_the_thread_that_touches_it(found: Found) -> None:
+    """An event that a thread makes for its own loop may be set there."""
+    assert (
+        found(
+            proxy="""
+            import asyncio
+            import threading
+
+            class Proxy:
+                def start(self):
+                    threading.Thread(target=self.serve).start()
+
+                def serve(self):
+                    self.ready = asyncio.Event()
+                    self.ready.set()
+                    asyncio.run(self.ready.wait())
+            """
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "codes"),
+    [
+        ("uvloop.EventLoopPolicy()", ["app.py:5 HL112"]),
+        ("AnyThreadEventLoopPolicy()", []),
+    ],
+)
+def test_policies_of_loops(policy: str, codes: list[str], found: Found) -> None:
+    """Where a policy is set that may have a loop for every thread, nothing is said of threads without one."""
+    source = f"""import asyncio, threading, uvloop
+from tornado.platform.asyncio import AnyThreadEventLoopPolicy
+
+def job():
+    asyncio.get_event_loop()
+
+asyncio.set_event_loop_policy({policy})
+threading.Thread(target=job).start()
+"""
+    assert found(app=source) == codes

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from homeloop.cli import main
+from homeloop.cli._check._catalogue import RULES
 from homeloop.diagnosis import CODES, diagnose
 
 BOUND = 60.0
@@ -27,10 +29,11 @@ def run(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every code is listed and explained, by its code or its name."""
+    """Every code and every rule is listed; a code is explained by itself or by its name."""
     assert main(["explain"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert len(listed) == len(CODES)
+    assert sum(line.startswith("LOOP") for line in listed) == len(CODES)
+    assert sum(line.startswith("HL") for line in listed) == len(RULES)
     for code in CODES:
         assert main(["explain", code.code.lower()]) == 0
         by_code = capsys.readouterr().out
@@ -43,6 +46,8 @@ def test_explain_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown code is an error that lists those that begin alike."""
     assert main(["explain", "LOOP199"]) == 2
     assert "LOOP101" in capsys.readouterr().err
+    assert main(["explain", "HL999"]) == 2
+    assert "there is no rule 'HL999'; homeloop check --list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,13 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(arguments)
     assert len(capsys.readouterr().out) > 200
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is that of the package."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"homeloop {version('homeloop')}\n"
 
 
 def test_doctor_finds_nothing(tmp_path: Path) -> None:
@@ -89,6 +101,24 @@ def test_doctor_tells(tmp_path: Path) -> None:
     assert "error[" not in ended.stderr
 
 
+def test_doctor_leaves_the_programs_log_alone(tmp_path: Path) -> None:
+    """What tracing sees is shown by the doctor, and not logged by the program as well."""
+    (tmp_path / "app.py").write_text(
+        "import asyncio\n"
+        "async def main():\n"
+        "    queue = asyncio.Queue()\n"
+        "    getting = asyncio.create_task(queue.get())\n"
+        "    await asyncio.sleep(0)\n"
+        "    await asyncio.to_thread(queue.put_nowait, 1)\n"
+        "    await getting\n"
+        "asyncio.run(main())\n"
+    )
+    told = run("doctor", "--", "python", "app.py", folder=tmp_path).stderr
+    assert told.count("error[LOOP105]") == 1
+    assert "LoopFault" not in told
+    assert "homeloop explain unsafe-cross-thread" not in told
+
+
 def test_doctor_that_saw_nothing(tmp_path: Path) -> None:
     """A program that could not be watched is not said to be sound."""
     assert "it was not watched" in run("doctor", "--", "true", folder=tmp_path).stderr
@@ -100,6 +130,10 @@ def test_doctor_without_a_program(tmp_path: Path) -> None:
     ended = run("doctor", "--", "no-such-program", folder=tmp_path)
     assert ended.returncode == 2
     assert "'no-such-program' cannot be run" in ended.stderr
+    (tmp_path / "my app.py").write_text("")
+    ended = run("doctor", "--", "my app.py", "-x", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "try: homeloop doctor -- python 'my app.py' -x" in ended.stderr
 
 
 def test_render_and_note() -> None:

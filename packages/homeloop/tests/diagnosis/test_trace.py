@@ -3,12 +3,14 @@
 import asyncio
 import asyncio.selector_events
 import importlib
+import inspect
 import socket
 import sys
 import threading
 import zipfile
 import zipimport
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -16,11 +18,14 @@ import pytest
 
 import homeloop
 from homeloop import Event, diagnose, trace
+from homeloop._events import emit
+from homeloop._provenance import Place
 from homeloop.diagnosis import from_fault
 
 BOUND = 10.0
 PATCHED = (
     (asyncio.BaseEventLoop, ("__init__", "run_forever", "close", "create_future", "create_task", "call_soon")),
+    (asyncio.BaseEventLoop, ("call_at",)),
     (asyncio.Queue, ("_wakeup_next",)),
     (asyncio.Queue.__base__, ("_get_loop",)),
     (asyncio.Event, ("set",)),
@@ -59,7 +64,7 @@ def test_off_leaves_nothing() -> None:
     for level in (1, 3, 2):
         trace.enable(level)
         assert trace.level() == level
-        assert asyncio.Event.set is not before[7]
+        assert asyncio.Event.set not in before
     trace.disable()
     assert [vars(owner)[name] for owner, names in PATCHED for name in names] == before
     with pytest.raises(ValueError, match="no trace level 4"):
@@ -106,6 +111,195 @@ def test_kept_by_others_it_does_nothing(heard: Heard) -> None:
         trace.disable()
     finally:
         asyncio.Event.set = original
+
+
+def test_kept_hooks_of_loops_do_nothing(heard: Heard) -> None:
+    """Each hook of a loop that somebody keeps neither records nor tells anything, once tracing is off."""
+    kept = asyncio.BaseEventLoop
+    names = ("create_future", "call_at", "call_soon", "create_task", "run_forever")
+    traced = {name: vars(kept)[name] for name in names}
+    trace.disable()
+    known = len(trace.traced())
+    foreign = asyncio.new_event_loop()
+
+    async def use() -> None:
+        traced["create_future"](foreign)
+        traced["call_at"](foreign, foreign.time() + BOUND, print).cancel()
+        await traced["create_task"](asyncio.get_running_loop(), asyncio.sleep(0))
+
+    asyncio.run(use())
+    traced["call_soon"](foreign, foreign.stop)
+    traced["run_forever"](foreign)
+    foreign.close()
+    assert heard.faults == []
+    assert len(trace.traced()) == known
+
+
+def test_timer_of_another_loop(heard: Heard) -> None:
+    """A client that sets its timers on the loop that it was made on is told of before anything is sent."""
+
+    class Client:
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+
+        def ask(self) -> None:
+            self.loop.call_later(BOUND, print).cancel()
+
+    async def main() -> Client:
+        client = Client()
+        client.ask()
+        return client
+
+    client = asyncio.run(main())
+
+    async def again() -> None:
+        with pytest.raises(RuntimeError, match="closed"):
+            client.ask()
+
+    asyncio.run(again())
+    (fault,) = heard.faults
+    assert fault.kind == "reuse-across-runs"
+    assert fault.used_at is not None
+    assert fault.used_at.source.strip() == "self.loop.call_later(BOUND, print).cancel()"
+
+
+async def closed_by_block() -> httpx.AsyncClient:
+    async with httpx.AsyncClient() as client:
+        return client
+
+
+async def closed_by_generator() -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def clients() -> AsyncGenerator[httpx.AsyncClient]:
+        client = httpx.AsyncClient()
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+    async with clients() as client:
+        return client
+
+
+async def closed_on_purpose() -> httpx.AsyncClient:
+    client = httpx.AsyncClient()
+    await client.aclose()
+    return client
+
+
+@pytest.mark.parametrize(
+    ("closed", "kind"),
+    [
+        (closed_by_block, "use-after-context-exit"),
+        (closed_by_generator, "use-after-context-exit"),
+        (closed_on_purpose, None),
+    ],
+)
+def test_who_closed_it(closed: Callable[[], Awaitable[httpx.AsyncClient]], kind: str | None, heard: Heard) -> None:
+    """What a block closed as it ended is a finding; what the program closed itself, and used, it knows of."""
+
+    async def use() -> None:
+        client = await closed()
+        await client.get("http://127.0.0.1:1/")
+
+    with pytest.raises(RuntimeError, match="closed") as caught:
+        asyncio.run(use())
+    found = diagnose(caught.value)
+    assert (None if found is None else found.kind) == kind
+    assert inspect.iscoroutinefunction(httpx.AsyncClient.aclose)
+    assert heard.faults == []
+
+
+def test_lock_that_another_task_holds(heard: Heard) -> None:
+    """Who waits for a lock in order is not told of; corpus/80 waits for one that is held below it."""
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+
+        async def take() -> None:
+            async with lock:
+                await asyncio.sleep(0)
+
+        await asyncio.gather(take(), take(), take())
+
+    asyncio.run(main())
+    assert heard.faults == []
+
+
+async def numbers() -> AsyncGenerator[int]:
+    for number in range(9):
+        await asyncio.sleep(0)
+        yield number
+
+
+def test_generator_cut_off(heard: Heard) -> None:
+    """A generator that ended with its loop is told of when another loop runs and the program still has it."""
+
+    async def some(generator: AsyncGenerator[int]) -> list[int]:
+        got: list[int] = []
+        async for number in generator:
+            got.append(number)
+            if number == 2:
+                break
+        return got
+
+    generator = numbers()
+    assert asyncio.run(some(generator)) == [0, 1, 2]
+    assert heard.faults == []
+    assert asyncio.run(some(generator)) == []
+    (fault,) = heard.faults
+    assert (fault.kind, fault.what) == ("asyncgen-cleanup", "numbers")
+
+
+def test_generators_that_are_done_with(heard: Heard) -> None:
+    """Those at their end, those that a loop was left of, that failed, or that a manager has, are no fault."""
+
+    @asynccontextmanager
+    async def open_numbers() -> AsyncGenerator[int]:
+        await asyncio.sleep(0)
+        yield 1
+
+    kept: list[object] = []
+
+    async def main() -> None:
+        async for number in numbers():
+            if number:
+                break
+        manager = open_numbers()
+        await manager.__aenter__()
+        kept.append(manager)
+        generator = numbers()
+        await anext(generator)
+        raise LookupError
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            asyncio.run(main())
+
+    async def enter() -> None:
+        manager = open_numbers()
+        await manager.__aenter__()
+        kept.append(manager)
+
+    asyncio.run(enter())
+
+    async def exhaust() -> None:
+        generator = numbers()
+        kept.append(generator)
+        assert [number async for number in generator] == list(range(9))
+
+    asyncio.run(exhaust())
+    asyncio.run(asyncio.sleep(0))
+    assert heard.faults == []
+
+
+def test_what_is_logged_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says in one line what was used where, and where to read on."""
+    spot = Place("app.py", 3, "work")
+    emit(trace.LoopFault("two-live-loops", "asyncpg.pool.Pool", "it waits elsewhere", spot, Place("db.py", 1, "")))
+    (line,) = caplog.messages
+    assert line.startswith("two-live-loops: asyncpg.pool.Pool, used at app.py:3 in work, made at db.py:1")
+    assert line.endswith("it waits elsewhere; homeloop explain two-live-loops")
 
 
 class Sealed(type):

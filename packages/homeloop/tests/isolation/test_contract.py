@@ -270,6 +270,20 @@ def test_timeouts(run, tier: Isolation, tmp_path: Path) -> None:  # type: ignore
     assert run(work.identity, 1, timeout=DEADLINE) == 1
 
 
+def test_timeouts_of_the_works_own_calls(executor: IsolationExecutor, go: Any, tier: Isolation) -> None:
+    """What a call that the work has made says stays as it is, and is no sign that the work was abandoned."""
+
+    async def main() -> None:
+        before = executor.statistics().tiers[tier]
+        with pytest.raises(CallTimeoutError) as caught:
+            await executor.run(work.raise_call_timeout, isolation=tier)
+        assert (caught.value.what, caught.value.timeout) == ("other()", 5.0)
+        after = executor.statistics().tiers[tier]
+        assert (after.abandoned, after.ended) == (before.abandoned, before.ended)
+
+    go(main)
+
+
 @pytest.mark.parametrize("tier", ISOLATED, indirect=True)
 def test_a_cancelled_caller(executor: IsolationExecutor, go, tier: Isolation, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """H01, H08: cancelling the caller cancels the work, whose clean-up has run when the caller goes on."""

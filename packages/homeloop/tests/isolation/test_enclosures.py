@@ -139,6 +139,88 @@ def test_submitted_calls_end_with_their_scope(executor: IsolationExecutor, go: A
     assert all("elsewhere()" in event.task and event.created_at.endswith("inside") for event in spilled)
 
 
+@pytest.mark.parametrize("tier", [Isolation.CONTEXT, Isolation.THREAD], indirect=True)
+def test_clean_up_that_submits(executor: IsolationExecutor, go: Any, heard: Any, tier: Isolation) -> None:
+    """What a call hands over while it is cancelled is cancelled and awaited as well."""
+    ended: list[str] = []
+
+    async def second() -> None:
+        try:
+            started[1].set_result(None)
+            await asyncio.Event().wait()
+        finally:
+            ended.append("second")
+
+    async def first() -> None:
+        try:
+            started[0].set_result(None)
+            await asyncio.Event().wait()
+        finally:
+            homeloop.submit(second)
+            await asyncio.wrap_future(started[1])
+            ended.append("first")
+
+    started: list[Future[None]] = [Future(), Future()]
+
+    async def inside() -> None:
+        homeloop.submit(first)
+        await asyncio.wrap_future(started[0])
+
+    async def main() -> None:
+        await executor.run(inside, isolation=tier)
+        assert ended == ["first", "second"]
+
+    try:
+        go(main)
+    finally:
+        homeloop.default_runtime().close()
+    assert [event.task.rpartition(".")[2] for event in heard(TaskSpilled)] == ["first()", "second()"]
+
+
+@pytest.mark.parametrize("tier", [Isolation.CONTEXT, Isolation.THREAD], indirect=True)
+def test_resources_that_submit(executor: IsolationExecutor, go: Any, heard: Any, tier: Isolation) -> None:
+    """A resource has the calls that it submits until it is closed; what it leaves then, or submits then, ends."""
+    happened: list[str] = []
+
+    async def wait(name: str, started: "Future[None]") -> None:
+        try:
+            started.set_result(None)
+            await asyncio.Event().wait()
+        finally:
+            happened.append(f"{name} ended")
+
+    async def begin(name: str) -> None:
+        started: Future[None] = Future()
+        homeloop.submit(wait, name, started)
+        await asyncio.wrap_future(started)
+
+    class Talkative:
+        async def __aenter__(self) -> "Talkative":
+            await begin("early")
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            await begin("late")
+            happened.append("closed")
+
+    talkative = LoopLocal(Talkative)
+
+    async def inside() -> None:
+        await talkative.get()
+
+    async def main() -> None:
+        await executor.run(inside, isolation=tier)
+        assert happened[0] == "closed"
+        assert sorted(happened[1:]) == ["early ended", "late ended"]
+
+    try:
+        go(main)
+    finally:
+        homeloop.default_runtime().close()
+    spilled: list[TaskSpilled] = heard(TaskSpilled)
+    assert ["wait()" in event.task and event.what.endswith("inside()") for event in spilled] == [True, True]
+
+
 def test_a_block_left_in_another_task(go: Any) -> None:
     """It says so, after it has closed what was left."""
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import functools
+import gc
 import threading
+import weakref
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import isolated_work as work
 import pytest
 from processes_seen import DEADLINE, appears
 
-from homeloop import Isolation, IsolationExecutor
+from homeloop import Isolation, IsolationExecutor, LoopRuntime, bind_callback
 from homeloop.errors import CallTimeoutError
+from homeloop.isolation._watch import Watch
 
 
 async def wait_on_thread(told: threading.Event) -> None:
@@ -101,3 +105,86 @@ def test_threads_that_cannot_be_ended_have_their_places(go: Any) -> None:
             go(main)
         finally:
             release.set()
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+def test_callbacks_need_no_further_place(go: Any, tier: Isolation) -> None:
+    """Work waits for its callback, so what that runs in the same tier does not wait for the work's place."""
+    with IsolationExecutor(name="more", max_threads=1, max_processes=1) as executor:
+
+        async def main() -> None:
+            got: list[object] = []
+
+            async def hear(*_: object) -> None:
+                got.append(await executor.run(work.identity, 2, isolation=tier))
+
+            run = functools.partial(executor.run, isolation=tier, timeout=DEADLINE / 2, on_progress=hear)
+            assert await run(work.report_many, 2) == 2
+            stream = executor.stream(
+                work.report_and_yield, isolation=tier, timeout=DEADLINE / 2, on_progress=bind_callback(hear)
+            )
+            assert [item async for item in stream] == [1, 2]
+            assert got == [2, 2, 2]
+
+        go(main)
+
+
+class Thing:
+    """Something that a context variable holds."""
+
+
+held: ContextVar[Thing | None] = ContextVar("held", default=None)
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+def test_what_is_kept_keeps_no_context(go: Any, tier: Isolation) -> None:
+    """A thread or process that a run has had started does not keep that run's context variables alive."""
+    with IsolationExecutor(name="forgets", max_threads=1, max_processes=1) as executor:
+
+        async def one() -> "weakref.ref[Thing]":
+            thing = Thing()
+            held.set(thing)
+            await executor.run(work.identity, 1, isolation=tier)
+            return weakref.ref(thing)
+
+        async def main() -> None:
+            ref = await asyncio.create_task(one())
+            async with asyncio.timeout(DEADLINE / 2):
+                while ref() is not None:  # the other thread's last steps
+                    gc.collect()
+                    await asyncio.sleep(0.001)
+            assert executor.statistics().tiers[tier].kept == 1
+
+        go(main)
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+def test_what_was_lent_for_long_ends_when_it_is_idle(go: Any, tier: Isolation) -> None:
+    """Nothing needs watching while a scope has a thread or process and does nothing; back again, it is idle."""
+    with IsolationExecutor(name="long", idle_timeout=0.1, block_threshold=0.02) as executor:
+
+        async def main() -> None:
+            async with executor.isolated("long", isolation=tier) as scope:
+                await scope.run(work.identity, 1)
+                await asyncio.sleep(0.5)  # many times as long as the watch goes on with nothing to see
+            async with asyncio.timeout(DEADLINE / 2):
+                while not executor.statistics().tiers[tier].ended:
+                    await asyncio.sleep(0.01)
+
+        go(main)
+
+
+def test_a_watch_that_begins_while_it_ends() -> None:
+    """Whenever it is asked to begin, it looks at least once after that."""
+    looked = threading.Event()
+
+    def housekeep() -> bool:
+        looked.set()
+        return False
+
+    with LoopRuntime(name="watching") as home:
+        watch = Watch(home, 1e-6, housekeep)
+        for _ in range(500):
+            looked.clear()
+            watch.begin()
+            assert looked.wait(DEADLINE / 4)

@@ -370,7 +370,7 @@ def test_closing(go: Any, tmp_path: Path) -> None:
         )
         pid = await appears(tmp_path / "r")
         await asyncio.to_thread(executor.close)
-        with pytest.raises(RuntimeError, match="is closed"):
+        with pytest.raises(RuntimeError, match="the executor was closed, which cancelled the call"):
             await running
         with pytest.raises(RuntimeError, match="is closed"):
             await executor.run(work.identity, 1, isolation=PROCESS)

@@ -43,7 +43,6 @@ def test_a_block(go: Any, heard: Any) -> None:
             assert not left.done()
         assert left.cancelled()
         assert homeloop.isolation_of() is None
-        await homeloop.enclosed("never entered").__aexit__(None, None, None)
 
     before = homeloop.default_executor().statistics().tiers[Isolation.CONTEXT].leftovers
     go(main)

@@ -54,6 +54,32 @@ def test_they_are_listed_from_the_moment_of_the_error_to_their_end(release: thre
     assert runtime.statistics().abandoned_total == 3
 
 
+def test_a_deep_stack_that_blocks_the_loop_is_named_at_both_ends(release: threading.Event) -> None:
+    """Where the user's code begins and where it stands; of what is in between, and of what runs it, nothing."""
+    begun = threading.Event()
+
+    def dive(depth: int) -> None:
+        if depth:
+            dive(depth - 1)
+        else:
+            begun.set()
+            release.wait(DEADLINE)
+
+    async def block_deeply() -> None:
+        dive(20)
+
+    with LoopRuntime(name="blocked", grace=0.02) as runtime:
+        with pytest.raises(CallTimeoutError) as e:
+            runtime.run(block_deeply, timeout=0.2)
+        assert begun.wait(DEADLINE)
+        first, *_, last = e.value.blocked_at
+        assert "in test_a_deep_stack" in first
+        assert first.endswith("block_deeply")
+        assert "in Condition.wait" in last
+        assert "18 more" in e.value.blocked_at
+        release.set()
+
+
 def test_calls_of_a_blocked_loop_are_listed_at_once(release: threading.Event) -> None:
     """Though the loop cannot take note of anything."""
     with LoopRuntime(name="blocked", grace=0.02) as runtime:

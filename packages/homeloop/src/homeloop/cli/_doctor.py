@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,7 +55,9 @@ def _run(chosen: argparse.Namespace) -> int:
         try:
             ended = _run_command(command, _environment(log, quiet=chosen.json))
         except OSError as error:
-            sys.stderr.write(f"homeloop doctor: {command[0]!r} cannot be run: {error.strerror}\n")
+            is_script = command[0].endswith(".py") and Path(command[0]).is_file()
+            hint = f"; try: homeloop doctor -- python {shlex.join(command)}" if is_script else ""
+            sys.stderr.write(f"homeloop doctor: {command[0]!r} cannot be run: {error.strerror}{hint}\n")
             return 2
         watched = log.exists()
         findings = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if watched else []

@@ -1,6 +1,7 @@
 """Inside a program that runs under ``homeloop doctor``: every error that comes to light is looked at."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -73,10 +74,16 @@ def watch() -> None:
         return
     trace.enable(3)
     add_instrument(watching)
+    logging.getLogger("homeloop").addFilter(_is_not_shown)
     _hook_exceptions(watching)
     _hook_texts(watching)
     _hook_warnings(watching)
     _hook_processes()
+
+
+def _is_not_shown(record: logging.LogRecord) -> bool:
+    """Keep what the doctor shows by itself out of the program's log."""
+    return not isinstance(getattr(record, "homeloop", None), trace.LoopFault)
 
 
 def _hook_exceptions(watching: _Watch) -> None:

@@ -227,9 +227,10 @@ CODES: tuple[Code, ...] = (
     Code(
         "LOOP207",
         Kind.NEST_UNPATCHABLE,
-        "nest_asyncio cannot patch this loop",
-        "nest_asyncio replaces methods of asyncio's own loop. uvloop's are compiled.",
-        "the loop's type is blamed; the need for nesting is the problem",
+        "nest_asyncio cannot nest this: the loop is of another kind, or waits for what is below it",
+        "nest_asyncio replaces methods of asyncio's own loop, so that it runs within itself; uvloop's are fixed. "
+        "What a nested run waits for, and the coroutine below it holds, never comes: that one goes on afterwards.",
+        "the loop's type is blamed, or nothing is said at all; the need for nesting is the problem",
         ("drop nest_asyncio: await, or call homeloop.run() from a thread that is not the loop's",),
         crosses_loops=False,
     ),

@@ -1,5 +1,6 @@
 """The rule on lifetimes: objects that were closed on purpose and used again."""
 
+from homeloop._provenance import object_records
 from homeloop.diagnosis._chain import Link
 from homeloop.diagnosis._codes import Kind
 from homeloop.diagnosis._frames import Frame
@@ -17,7 +18,12 @@ def ended(link: Link, links: list[Link], channel: Channel) -> Judgement | None:
     for frame in reversed(link.after_user):
         thing = frame.owner
         if thing is not None and frame.is_package and _was_closed(thing, link, last):
+            record = object_records.get(thing)
+            if record is not None and not record.block_ended:
+                return None  # the program called its close() and knows of it
             evidence = "it was closed by its own close() before this use"
+            if record is not None:
+                evidence = "the block that it was used in had ended, and closed it, before this use"
             return Judgement(Kind.USE_AFTER_CONTEXT_EXIT, "medium", evidence, link, thing, None, None, frame)
     return None
 

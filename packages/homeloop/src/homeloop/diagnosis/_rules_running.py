@@ -104,6 +104,21 @@ def loop_methods(link: Link, links: list[Link], channel: Channel) -> Judgement |
     return Judgement(found[0], "high", found[1], link, owner, owner, current, last)
 
 
+def no_more_threads(link: Link, links: list[Link], channel: Channel) -> Judgement | None:
+    """A loop needs a thread, for a function or a name's address, and the interpreter that ends gives none."""
+    last = link.last
+    if last is None or not link.is_plain_runtime_error:
+        return None
+    refused = last.module == "concurrent.futures.thread" and last.function == "submit" and last.raised_here
+    ended = refused and last.raw.f_globals.get("_shutdown") is True  # all pools are, not just this one
+    late = last.module == "threading" and last.function == "start" and "interpreter shutdown" in link.message
+    if not (ended or late) or not any(frame.is_async or frame.module in LOOP_MODULES for frame in link.frames):
+        return None
+    current = None if last.loop is NO_LOOP else last.loop
+    evidence = "the interpreter is ending, and starts no more threads for the loop"
+    return Judgement(Kind.LATE_CLEANUP, "high", evidence, link, None, None, current, last)
+
+
 def is_timer(frame: Frame) -> bool:
     """Say whether a frame enters a timer."""
     if frame.module in ("asyncio.timeouts", "async_timeout", "aiohttp.helpers"):

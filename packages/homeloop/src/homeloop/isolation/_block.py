@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from homeloop._events import IsolatedRunEnded, IsolatedRunStarted, WorkPlace, emit
+from homeloop.errors import WrongLoopError
 from homeloop.isolation._enclosure import Enclosure
 from homeloop.isolation._statistics import Tally
 from homeloop.isolation._tier import Isolation
@@ -18,9 +19,14 @@ class EnclosedBlock(AbstractAsyncContextManager["EnclosedBlock", None]):
     """
     Code that runs in tier context without being a function; made by `IsolationExecutor.enclosed`.
 
-    Leaving it in another task raises RuntimeError, when what is left in it is closed.
+    Entered and left once, in the same task.
 
-    Thread: one loop's. Entered and left once, in the same task.
+    Raises:
+        RuntimeError: From entering it a second time, from leaving it while it is not open, and from leaving it in
+            another task, when what is left in it is closed.
+        WrongLoopError: From leaving it on another loop. It stays open.
+
+    Thread: one loop's.
     """
 
     def __init__(self, context_id: str, sweep: float, tally: Tally) -> None:
@@ -28,6 +34,8 @@ class EnclosedBlock(AbstractAsyncContextManager["EnclosedBlock", None]):
         self._sweep = sweep
         self._tally = tally
         self._enclosure: Enclosure | None = None
+        self._is_left = False
+        self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[object] | None = None
         self._uncover: Callable[[], None]
         self._place: WorkPlace
@@ -36,7 +44,8 @@ class EnclosedBlock(AbstractAsyncContextManager["EnclosedBlock", None]):
     async def __aenter__(self) -> Self:
         if self._enclosure is not None:
             raise RuntimeError("a block is entered once; call enclosed() again")
-        home = loop_affinity(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        home = loop_affinity(self._loop)
         self._place = WorkPlace(
             self.context_id, Isolation.CONTEXT.value, "a block", get_ident(), os.getpid(), home, home
         )
@@ -48,8 +57,13 @@ class EnclosedBlock(AbstractAsyncContextManager["EnclosedBlock", None]):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        if self._enclosure is None:
-            return
+        if self._enclosure is None or self._is_left:
+            raise RuntimeError(f"block {self.context_id!r} is not open: async with enclosed(...): ...")
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            raise WrongLoopError(
+                f"block {self.context_id!r}", str(self._place.loop_before), str(loop_affinity(loop))
+            )
+        self._is_left = True
         is_elsewhere = asyncio.current_task() is not self._task
         if not is_elsewhere:  # a context's variables are put back in that context only
             self._uncover()

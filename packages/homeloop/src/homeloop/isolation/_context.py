@@ -10,7 +10,7 @@ from homeloop.errors import CallTimeoutError
 from homeloop.isolation._enclosure import Enclosure
 from homeloop.isolation._function import awaitable
 from homeloop.isolation._progress import begin_reporting, current_report, restore_reporting
-from homeloop.isolation._tier import Errand, Signs, Work
+from homeloop.isolation._tier import Errand, Signs, Work, scope_left
 from homeloop.isolation._watch import Watch
 from homeloop.runtime import Call, await_chain, finish_call, outcome, outlast, set_done
 
@@ -89,7 +89,14 @@ class ContextRoom:
 
 
 async def live(enclosure: Enclosure, work: Work, last: bool) -> Any:
-    """Do the work in an enclosure of the running loop, in the current task; end that if it is the last."""
+    """
+    Do the work in an enclosure of the running loop, in the current task; end that if it is the last.
+
+    Raises:
+        RuntimeError: The enclosure has ended before this task took its first step.
+    """
+    if enclosure.is_ending:
+        raise scope_left(work)
     enclosure.signs = work.signs
     work.start()
     try:

@@ -13,7 +13,7 @@ from homeloop.errors import (
     CallTimeoutError,
     IsolationError,
     NotTransferableError,
-    RuntimeClosedError,
+    RuntimeDiedError,
     WorkerDiedError,
 )
 from homeloop.isolation._forge import Channel, Forge
@@ -131,8 +131,10 @@ class Crew:
             return Signs()
         left = self._leaving[room] = asyncio.get_running_loop().create_future()
         self._channel.send(frame(Kind.LEAVE, room))
-        await asyncio.wait((left, self._gone), timeout=2 * self._grace, return_when=asyncio.FIRST_COMPLETED)
-        del self._leaving[room]
+        try:
+            await asyncio.wait((left, self._gone), timeout=2 * self._grace, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._leaving[room]
         if left.done():
             signs: Signs = left.result()
             return signs
@@ -230,7 +232,8 @@ class Crew:
             answer: Answer = pickle.loads(payload)
             self.memory = answer.memory
             if self.told_to_end and answer.error is not None and answer.error.kind == _CANCELLED:
-                run.answer.set_exception(RuntimeClosedError(self._executor))  # by us, not by itself
+                closed = RuntimeDiedError(self._executor, "the executor was closed, which cancelled the call")
+                run.answer.set_exception(closed)  # by us, not by itself
             else:
                 run.answer.set_result(answer)
 

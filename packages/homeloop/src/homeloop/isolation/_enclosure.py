@@ -3,12 +3,12 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
 from functools import partial
 from types import CodeType, FrameType
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from homeloop._events import TaskSpilled, emit
 from homeloop.callbacks import is_delivery
@@ -58,12 +58,13 @@ class Enclosure:
         self._grace = grace
         self._loop = asyncio.get_running_loop()
         self._outer = _here.get()
-        self._scope = Scope()
+        self._scope = _EnclosedScope(self)
         self._earlier: WeakSet[AnyTask] | None = WeakSet(asyncio.all_tasks()) if exclusive else None
         self._closing: asyncio.Task[None] | None = None
         self._over = False
         self.signs = Signs()
-        self._calls: dict[CallFuture[Any], tuple[str, str, str]] = {}  # submitted inside and not over
+        self._calls: _Calls = {}  # submitted inside and not over
+        self._resources_calls: _Calls = {}  # the same, by resources, which may need them until they are closed
         self._runs: set[AnyTask | None] = set()
         self._births = _Births.enter(self._loop)
 
@@ -111,7 +112,7 @@ class Enclosure:
             return None
         if self._closing is None:
             spared = asyncio.current_task()
-            is_idle = self._scope.is_empty and not self._calls
+            is_idle = self._scope.is_empty and not self._calls and not self._resources_calls
             if is_idle and not self._born_inside({spared}):  # as a rule: then nothing takes time
                 self._over = True
                 self._scope.end()
@@ -121,6 +122,11 @@ class Enclosure:
         cancelled = await outlast(self._closing)
         self._closing.result()
         return cancelled
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end has begun, so that nothing can be run in it any more."""
+        return self._over or self._closing is not None
 
     def holds(self, context: Context | None) -> bool:
         """Tell whether a context is inside, at any depth. Thread: any."""
@@ -132,35 +138,43 @@ class Enclosure:
     def note_call(self, future: CallFuture[Any], name: str, created_at: str) -> None:
         """Note that a call was submitted to a runtime inside. Thread: any."""
         if not self._over:
-            self._calls[future] = name, created_at, _what.get()
-            future.when_ended(partial(self._calls.pop, future, None))
+            calls = self._calls if _here.get() is self else self._resources_calls
+            calls[future] = name, created_at, _what.get(self._last)
+            future.when_ended(partial(calls.pop, future, None))
 
-    async def _recall(self) -> None:
-        """Cancel and await the submitted calls that have not ended, and tell of them."""
-        ends: dict[asyncio.Future[None], tuple[str, str, str]] = {}
-        for future, told in tuple(self._calls.items()):
-            if not future.cancel():  # it has its result, and only its end is still being told
-                continue
-            ended: asyncio.Future[None] = self._loop.create_future()
-            ends[ended] = told
-            future.when_ended(partial(_tell_on, self._loop, ended))
-        if ends:
-            await asyncio.wait(ends, timeout=self._grace)
-        for ended, (name, created_at, what) in ends.items():
-            self.signs.stubborn += not ended.done()
-            self._spill(what, f"submitted {name}", created_at, (), ended.done())
+    async def _recall(self, *calls: "_Calls") -> None:
+        """Cancel and await submitted calls that have not ended, and what their clean-up submits; tell of them."""
+        deadline = time.monotonic() + self._grace
+        while any(calls):
+            ends: dict[asyncio.Future[None], tuple[str, str, str]] = {}
+            for future, told in _taken_out(calls):
+                if not future.cancel():  # it has its result, and only its end is still being told
+                    continue
+                ended: asyncio.Future[None] = self._loop.create_future()
+                ends[ended] = told
+                future.when_ended(partial(_tell_on, self._loop, ended))
+            if ends:
+                await asyncio.wait(ends, timeout=max(0.0, deadline - time.monotonic()))
+            for ended, (name, created_at, what) in ends.items():
+                self.signs.stubborn += not ended.done()
+                self._spill(what, f"submitted {name}", created_at, (), ended.done())
+            if time.monotonic() >= deadline:  # each clean-up submitting the next one would be without end
+                self.signs.stubborn += sum(map(len, calls))
+                break
 
     async def _close(self, spared: AnyTask | None) -> None:
         kept = {spared, asyncio.current_task()}
         try:
             kept |= await self._sweep(kept)
-            await self._recall()
+            await self._recall(self._calls)
         finally:
             try:
                 await self._scope.aclose()
                 if self._earlier is not None:  # what the resources should have ended
                     await self._sweep(kept)
+                await self._recall(self._resources_calls, self._calls)  # of these, what came in meanwhile
             finally:
+                self._over = True
                 self._births.leave()
 
     async def _sweep(self, spared: set[AnyTask | None]) -> set[AnyTask]:
@@ -215,6 +229,27 @@ class Enclosure:
                     "task": task,
                 }
             )
+
+
+_Calls = dict[CallFuture[Any], tuple[str, str, str]]
+"""Calls with what is told of them: name, the line that submitted them, the run. Any thread may change it."""
+
+
+def _taken_out(calls: Iterable[_Calls]) -> Iterator[tuple[CallFuture[Any], tuple[str, str, str]]]:
+    for each in calls:
+        while each:
+            try:
+                yield each.popitem()  # in one step, where a loop over them may be disturbed
+            except KeyError:  # it has ended just now
+                break
+
+
+class _EnclosedScope(Scope):
+    """An enclosure's resources; their contexts tell nothing but their scope, and that tells the enclosure."""
+
+    def __init__(self, enclosure: Enclosure) -> None:
+        super().__init__()
+        self.enclosure = ref(enclosure)
 
 
 _MOST_TOLD = 100  # leftovers of a run that are told of one by one; all are counted
@@ -337,8 +372,10 @@ def _mark(ended: "asyncio.Future[None]") -> None:
 
 
 def _note_submitted(future: CallFuture[Any], fn: Callable[..., object]) -> None:
-    """Have a call that is submitted inside an enclosure recalled at its end."""
+    """Have a call that is submitted inside an enclosure, by work or by its resources, recalled at its end."""
     enclosure = _here.get()
+    if enclosure is None and isinstance(scope := Scope.current(), _EnclosedScope):
+        enclosure = scope.enclosure()
     if enclosure is not None:
         frame = _somebodys(sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - documented
         enclosure.note_call(future, callable_name(fn), code_place(frame.f_code, frame.f_lineno))

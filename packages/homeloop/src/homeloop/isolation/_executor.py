@@ -9,13 +9,23 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
+from homeloop._affinity import Affinity
 from homeloop._events import CallAbandoned, emit
-from homeloop.errors import CallTimeoutError, NotTransferableError, RuntimeClosedError
+from homeloop.errors import (
+    CallTimeoutError,
+    ExecutorClosedError,
+    IsolationError,
+    NotTransferableError,
+    RuntimeClosedError,
+    RuntimeDiedError,
+    WrongLoopError,
+)
 from homeloop.isolation._block import EnclosedBlock
 from homeloop.isolation._choice import Choice, kind_of
 from homeloop.isolation._context import ContextRoom, NoRoom
@@ -27,7 +37,7 @@ from homeloop.isolation._stream import stream
 from homeloop.isolation._thread import ThreadRoom, Threads
 from homeloop.isolation._tier import Isolation, Room, Signs, Work
 from homeloop.isolation._watch import Watch
-from homeloop.runtime import LoopRuntime, callable_name, default_runtime
+from homeloop.runtime import LoopRuntime, callable_name, default_runtime, loop_affinity
 
 T = TypeVar("T")
 Callback = Callable[..., object]  # gets what is reported: step, percent and description, unless fn says otherwise
@@ -43,10 +53,11 @@ class RunOptions(TypedDict, total=False):
     Attributes:
         isolation: The tier; by default `Isolation.AUTO`.
         on_progress: Called with what ``fn`` reports, on the caller's loop, in order; may be async, or made by
-            `homeloop.bind_callback`, whose options then hold. The call returns after its last call.
+            `homeloop.bind_callback`, whose options then hold. The call returns after its last call. When the
+            caller is cancelled, it is too, once ``fn`` has ended, and gets ``grace`` to clean up; one that
+            `homeloop.bind_callback` has made is not, but waited for as long.
         timeout: Seconds ``fn`` may take, waiting for a thread or process included; None for ever. Then it
-            is cancelled and gets ``grace`` to clean up. ``on_progress`` gets as long; what hangs then is
-            left to itself.
+            is cancelled and gets ``grace`` to clean up. ``on_progress`` gets as long, and is then cancelled, too.
         context_id: The run's name in logs and events.
         kind: What `Isolation.AUTO` learns by; by default the function's name, or what the object whose method
             it is has as its ``isolation_kind``.
@@ -128,12 +139,13 @@ class IsolationExecutor:
             name=f"homeloop-{name}", grace=2 * grace + terminate_grace + 5.0, propagate_context=False
         )
         self._watch = Watch(self._home, block_threshold, self._housekeep)
-        self._threads = Threads(f"homeloop-{name}", max_threads, grace, self._tallies[Isolation.THREAD])
+        self._threads = Threads(name, max_threads, grace, self._tallies[Isolation.THREAD], self._watch.begin)
         self._processes = Processes(
             name,
             self._home,
             self._tallies[Isolation.PROCESS],
             max_processes,
+            self._watch.begin,
             grace=grace,
             terminate_grace=terminate_grace,
             block_threshold=block_threshold,
@@ -173,7 +185,8 @@ class IsolationExecutor:
             CallTimeoutError: The timeout passed; the error tells where ``fn`` waited, and whether it has ended.
             WorkerDiedError: The worker process ended under ``fn``. The next call gets another one.
             NotTransferableError: Function, argument or result cannot cross to another process.
-            RuntimeClosedError: The executor is closed. ``fn`` was not called.
+            ExecutorClosedError: The executor is closed, or was while ``fn`` waited to begin. It was not called.
+            RuntimeDiedError: The executor was closed while ``fn`` ran, and has cancelled it.
             BaseException: What ``fn`` raises. From another process it is rebuilt, with the traceback of
                 over there in its notes; see `homeloop.errors.RemoteError` for what cannot be.
 
@@ -194,6 +207,7 @@ class IsolationExecutor:
 
         Thread: any except the default runtime's own.
         """
+        self.check_open()
         return default_runtime().run(partial(self.run, fn, *args, **options))
 
     def stream(
@@ -208,6 +222,7 @@ class IsolationExecutor:
         Args, raises and thread as `run`; the timeout is for the whole of it.
         """
         check_generator_function(fn, options.get("timeout"))
+        self.check_open()
         on_progress = options.pop("on_progress", None)
         options["kind"] = options.get("kind") or kind_of(fn)
         return stream(partial(self.run, **options), fn, args, on_progress)
@@ -229,7 +244,11 @@ class IsolationExecutor:
         Args:
             context_id: The scope's name in logs and events.
             isolation, kind, carry: as `run`. `Isolation.AUTO` decides with the first run.
+
+        Raises:
+            ExecutorClosedError: The executor is closed.
         """
+        self.check_open()
         return IsolatedScope(self, context_id, Isolation(isolation), kind, (*self._carry, *carry))
 
     def enclosed(self, context_id: str) -> EnclosedBlock:
@@ -243,8 +262,12 @@ class IsolationExecutor:
         Args:
             context_id: The block's name in logs and events.
 
+        Raises:
+            ExecutorClosedError: The executor is closed.
+
         Cancellation: at the end, is raised when tasks and resources are closed.
         """
+        self.check_open()
         return EnclosedBlock(context_id, self.grace * _SWEEP, self._tallies[Isolation.CONTEXT])
 
     # -- life --------------------------------------------------------------------------------------
@@ -265,8 +288,12 @@ class IsolationExecutor:
         """
         Start one thread or process now instead of with the first run, and wait until it is ready.
 
+        Raises:
+            ExecutorClosedError: The executor is closed.
+
         Thread: any except a loop's own.
         """
+        self.check_open()
         if isolation in (Isolation.THREAD, Isolation.PROCESS):
             self.run_sync(_nothing, isolation=isolation, context_id=f"{self.name}-warm")
 
@@ -285,8 +312,8 @@ class IsolationExecutor:
         """
         End all threads and processes. Idempotent.
 
-        Runs in them are cancelled and answered with `RuntimeClosedError`, `RuntimeDiedError` or
-        `WorkerDiedError`; later ones are refused.
+        Runs in them are cancelled and answered with `RuntimeDiedError` or `WorkerDiedError`; those that wait to
+        begin, and later ones, with `ExecutorClosedError`. Runs on their callers' own loops go on.
 
         Args:
             timeout: Seconds that each of them may take to clean up; then it is killed or left behind.
@@ -294,9 +321,14 @@ class IsolationExecutor:
         Thread: any except a loop's own: it blocks.
         """
         self._closed = True
+        for lending in (self._threads.lending, self._processes.lending):
+            lending.close()
         self._threads.close(timeout)
         if self._processes.is_started:
-            self._home.run(self._processes.close, timeout)
+            try:
+                self._home.run(self._processes.close, timeout)
+            except (RuntimeClosedError, RuntimeDiedError):  # another thread was first; its end is the workers'
+                pass
         self._home.close(timeout)
 
     def __enter__(self) -> Self:
@@ -332,22 +364,24 @@ class IsolationExecutor:
         """Return the counts of a tier. Called by scopes."""
         return self._tallies[tier]
 
-    def new_room(self, tier: Isolation) -> Room:
+    def check_open(self) -> None:
         """
-        Make room for a scope. Called by scopes.
+        Raise unless work can be given to the executor.
 
         Raises:
-            RuntimeClosedError: The executor is closed.
+            ExecutorClosedError: It is closed.
         """
         if self._closed:
-            raise RuntimeClosedError(self.name)
+            raise ExecutorClosedError(self.name)
+
+    def new_room(self, tier: Isolation) -> Room:
+        """Make room for a scope. Called by scopes."""
         if tier is Isolation.NONE:
             return NoRoom()
         if tier is Isolation.CONTEXT:
             return ContextRoom(self._watch, self.grace, self.grace * _SWEEP)
         if tier is Isolation.THREAD:
             return ThreadRoom(self._threads, self._watch, self.grace * _SWEEP)
-        self._watch.begin()
         return ProcessRoom(self._processes)
 
     def _housekeep(self) -> bool:
@@ -361,6 +395,12 @@ class IsolationExecutor:
 class IsolatedScope:
     """
     A scope that work runs in, one run or several at a time; made by `IsolationExecutor.isolated`.
+
+    Entered and left once. Leaving it cancels what still runs in it; what has not begun is refused.
+
+    Raises:
+        RuntimeError: From entering it a second time, and from leaving it while it is not open.
+        WrongLoopError: From leaving it on another loop than the one that has entered it. It stays open.
 
     Thread: one loop's, for all of it.
     """
@@ -382,8 +422,10 @@ class IsolatedScope:
         self._carry = carry
         self._tier: Isolation | None = None
         self._room: Room | None = None
-        self._left: list[tuple[Isolation, Room]] = []  # other runs may still be in them
-        self._entered = False
+        self._spent: list[tuple[Isolation, Room]] = []  # other runs may still be in them
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it was entered on
+        self._home: Affinity
+        self._is_left = False
 
     @property
     def tier(self) -> Isolation | None:
@@ -402,11 +444,10 @@ class IsolatedScope:
         Run ``fn(*args)`` in the scope; args, raises and cancellation as `IsolationExecutor.run`.
 
         Raises, besides:
-            RuntimeError: The scope is not entered, or was left. ``fn`` was not called.
+            RuntimeError: The scope is not entered, or was left, also before ``fn`` could begin. It was not called.
+            WrongLoopError: Another loop has entered the scope. ``fn`` was not called.
         """
         check_function(fn, timeout)
-        if not self._entered:
-            raise RuntimeError(f"scope {self.context_id!r} is not open: async with isolated(...) as scope: ...")
         value: T = await self._run(fn, args, on_progress, timeout, last=False)
         return value
 
@@ -433,26 +474,46 @@ class IsolatedScope:
         return await self._run(fn, args, on_progress, timeout, last=True)
 
     async def __aenter__(self) -> Self:
-        if self._entered or self._room is not None:
-            raise RuntimeError("a scope is entered once; call isolated() again")
-        self._entered = True
+        if self._loop is not None:
+            raise RuntimeError(f"scope {self.context_id!r} was entered before; call isolated() again")
+        self._executor.check_open()
+        self._loop = asyncio.get_running_loop()
+        self._home = loop_affinity(self._loop)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._entered = False
+        self._check_open()
+        self._is_left = True
         if self._room is not None and self._tier is not None:
-            self._left.append((self._tier, self._room))
-        while self._left:
-            tier, room = self._left.pop()
+            self._spent.append((self._tier, self._room))
+        async with AsyncExitStack() as rooms:  # each is closed, also when one fails or it is cancelled
+            for spent in self._spent:
+                rooms.push_async_callback(self._close, *spent)
+
+    async def _close(self, tier: Isolation, room: Room) -> None:
+        try:
             signs = await room.aclose()
-            self._executor.tally(tier).count_leftovers(signs)
-            spilled: Counter[str] = Counter()
-            for name, count in signs.spilled_by.items():
-                spilled[self._kinds.get(name, self._kind or self.context_id)] += count
-            for each, count in spilled.items():
-                self._executor.learn(self._isolation, each, tier, Signs(spilled=count), None)
+        except (RuntimeClosedError, RuntimeDiedError):
+            if self._executor.is_closed:  # which has ended all that was in there
+                return
+            raise
+        self._executor.tally(tier).count_leftovers(signs)
+        spilled: Counter[str] = Counter()
+        for name, count in signs.spilled_by.items():
+            spilled[self._kinds.get(name, self._kind or self.context_id)] += count
+        for each, count in spilled.items():
+            self._executor.learn(self._isolation, each, tier, Signs(spilled=count), None)
+
+    def _check_open(self) -> None:
+        """Raise unless the scope is entered, on the running loop, and not left."""
+        if self._loop is None:
+            raise RuntimeError(f"scope {self.context_id!r} is not open: async with isolated(...) as scope: ...")
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            raise WrongLoopError(f"scope {self.context_id!r}", str(self._home), str(loop_affinity(loop)))
+        if self._is_left:
+            raise RuntimeError(f"scope {self.context_id!r} is not open any more; call isolated() again")
 
     async def _run(
         self,
@@ -462,6 +523,9 @@ class IsolatedScope:
         timeout: float | None,
         last: bool,
     ) -> Any:
+        if not last:
+            self._check_open()
+        self._executor.check_open()
         name = callable_name(fn)
         own = kind_of(fn) if self._isolation is Isolation.AUTO else name
         kind = self._kind = self._kind or own
@@ -484,44 +548,70 @@ class IsolatedScope:
         # It was ours to choose, and it has not begun: `learn` has seen that it cannot go there.
         if self._room is room:  # not, if a run beside this one was here first
             self._room = None
-            self._left.append((work.tier, room))
+            self._spent.append((work.tier, room))
         return await self._run(fn, args, on_progress, timeout, last)
 
     async def _count(self, room: Room, work: Work, kind: str, last: bool) -> Any:
         tally = self._executor.tally(work.tier)
         tally.begin()
         error: BaseException | None = None
-        begun, settling = time.monotonic(), False
         try:
-            value = await room.run(work, last)
-            settling = True
-            if not work.progress.is_settled and not await self._settle(work, begun):
-                raise CallTimeoutError(work.name, work.timeout or 0.0, (_callback(work),), abandoned=True)
+            return await self._run_and_report(room, work, last)
         except BaseException as raised:
             error = raised
-            hangs = not settling and not work.progress.is_settled
-            if hangs and isinstance(raised, CallTimeoutError) and not work.progress.coalesces:  # it was waited for
-                raised.waiting_at += (_callback(work),)
-            if hangs and not isinstance(raised, asyncio.CancelledError):
-                await self._settle(work, begun)
+            ended = isinstance(raised, _ENDS) and not isinstance(raised, NotTransferableError)
+            if ended and not work.signs.begun and self._executor.is_closed:
+                error = ExecutorClosedError(self._executor.name)
+                raise error from raised
             raise
-        else:
-            return value
         finally:
             work.end(error)
             tally.end(work.signs, failed=error is not None)
             self._executor.learn(self._isolation, kind, work.tier, work.signs, error)
             del error  # the frame would keep it, and it the frame
 
-    async def _settle(self, work: Work, begun: float) -> bool:
+    async def _run_and_report(self, room: Room, work: Work, last: bool) -> Any:
+        begun = time.monotonic()
+        try:
+            value = await room.run(work, last)
+        except (asyncio.CancelledError, GeneratorExit) as ended:
+            if isinstance(ended, asyncio.CancelledError):
+                await self._end_callback(work, self._executor.grace)
+            raise
+        except BaseException as raised:
+            hangs = not work.progress.is_settled and not work.progress.coalesces  # it was waited for
+            if hangs and isinstance(raised, CallTimeoutError):
+                raised.waiting_at += (_callback(work),)
+            await self._hear_out(work, begun)
+            raise
+        if not await self._hear_out(work, begun):
+            raise CallTimeoutError(work.name, work.timeout or 0.0, (_callback(work),), abandoned=True)
+        return value
+
+    async def _hear_out(self, work: Work, begun: float) -> bool:
         """Wait for the callback, at most for the rest of the timeout and the grace; tell whether it has run."""
-        if work.timeout is None:
-            return await work.progress.settle(None)
-        left = max(0.0, begun + work.timeout - time.monotonic())
-        settled = await work.progress.settle(left + self._executor.grace)
-        if not settled:
-            emit(CallAbandoned(work.tier.value, f"{work.progress.bound}", (), ()))
+        left: float | None = None
+        if work.timeout is not None:
+            left = max(0.0, begun + work.timeout - time.monotonic()) + self._executor.grace
+        try:
+            settled = await work.progress.settle(left)
+        except asyncio.CancelledError:
+            await self._end_callback(work, self._executor.grace)
+            raise
+        if not settled:  # what cannot be cancelled has had its grace already
+            await self._end_callback(work, self._executor.grace if work.progress.is_own else 0.0)
         return settled
+
+    async def _end_callback(self, work: Work, grace: float) -> None:
+        """Cancel the callback, if it is the run's own, and wait for it in the grace; report it if that passes."""
+        cancelled = await work.progress.end(grace)
+        if not work.progress.is_settled:
+            emit(CallAbandoned(work.tier.value, f"{work.progress.bound}", (), ()))
+        if cancelled is not None:
+            raise cancelled
+
+
+_ENDS = (RuntimeClosedError, RuntimeDiedError, IsolationError)  # what a run gets whose executor is closed under it
 
 
 def _callback(work: Work) -> str:

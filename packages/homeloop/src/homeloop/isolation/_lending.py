@@ -4,17 +4,24 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from homeloop.errors import CallTimeoutError
-from homeloop.isolation._tier import Work
+from homeloop.errors import CallTimeoutError, ExecutorClosedError
+from homeloop.isolation._tier import Work, scope_left
 from homeloop.runtime import allocate_lock, forget_in_child
 
 T = TypeVar("T")
 
-inside: ContextVar[frozenset[int]] = ContextVar("homeloop lendings", default=frozenset())
+# Any: of whatever they lend.
+_inside: ContextVar["frozenset[Lending[Any]]"] = ContextVar("homeloop lendings", default=frozenset())
 """The lendings whose borrowers the running code works for: it needs no further place in them."""
+
+
+def enter(lending: "Lending[Any]") -> None:
+    """Note that the code that runs in the current context works for a borrower."""
+    _inside.set(_inside.get() | {lending})
 
 
 class Lending(Generic[T]):
@@ -23,12 +30,20 @@ class Lending(Generic[T]):
 
     What a borrower's own work borrows again takes no place: they could wait for each other for ever.
 
+    Args:
+        executor: The name of whose things are lent, for errors.
+        size: How many at a time.
+        on_keep: Called when there is one more thing that may become idle.
+
     Thread: any.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, executor: str, size: int, on_keep: Callable[[], object]) -> None:
         self.size = size
         self.lent = 0
+        self.is_closed = False
+        self._executor = executor
+        self._on_keep = on_keep
         self._kept: list[tuple[T, float]] = []  # the last one came back last: the others may go
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self._lock = allocate_lock()
@@ -40,10 +55,20 @@ class Lending(Generic[T]):
         return len(self._kept)
 
     async def borrow(self) -> "Place[T]":
-        """Wait for a place. Cancellation: gives up the turn."""
-        if id(self) in inside.get():
-            return Place(self, counted=False)
+        """
+        Wait for a place.
+
+        Raises:
+            ExecutorClosedError: Nothing is lent any more.
+
+        Cancellation: gives up the turn.
+        """
+        is_inside = self in _inside.get()
         with self._lock:
+            if self.is_closed:
+                raise ExecutorClosedError(self._executor)
+            if is_inside:
+                return Place(self, counted=False)
             if self.lent < self.size:
                 self.lent += 1
                 return Place(self, counted=True)
@@ -70,11 +95,12 @@ class Lending(Generic[T]):
         """Keep a thing for the next borrower."""
         with self._lock:
             self._kept.append((thing, time.monotonic()))
+        self._on_keep()
 
     def give_place(self) -> None:
         """Let the next one have a place."""
         with self._lock:
-            while self._waiting:
+            while self._waiting and not self.is_closed:
                 loop, turn = self._waiting.popleft()
                 try:
                     loop.call_soon_threadsafe(_serve, turn)
@@ -82,6 +108,16 @@ class Lending(Generic[T]):
                     continue
                 return
             self.lent -= 1
+
+    def close(self) -> None:
+        """Lend nothing any more, and tell those who wait. Idempotent."""
+        with self._lock:
+            self.is_closed = True
+            for loop, turn in self._waiting:  # each takes itself out
+                try:
+                    loop.call_soon_threadsafe(_refuse, turn, self._executor)
+                except RuntimeError:  # it is closed
+                    pass
 
     def take_idle(self, seconds: float) -> list[T]:
         """Take out what has not been lent for so many seconds."""
@@ -123,6 +159,11 @@ def _serve(turn: "asyncio.Future[None]") -> None:
         turn.set_result(None)
 
 
+def _refuse(turn: "asyncio.Future[None]", executor: str) -> None:
+    if not turn.done():
+        turn.set_exception(ExecutorClosedError(executor))
+
+
 class Lease(Generic[T]):
     """
     What a scope has been lent, for one run after the other or several at a time.
@@ -145,6 +186,8 @@ class Borrower(ABC, Generic[T]):
     """
     A scope that borrows a thing, which its runs share.
 
+    A place has one owner after the other, who gives it back: who waits for his turn, `take`, then the lease.
+
     Thread: made on any, used on one loop's.
     """
 
@@ -153,14 +196,21 @@ class Borrower(ABC, Generic[T]):
         self._lending = lending
         self._lock = asyncio.Lock()
         self._leases: set[Lease[T]] = set()
+        self._joining: set[asyncio.Timeout] = set()  # the limits of the runs that wait in `join`
+        self._over = False
 
     @abstractmethod
     async def take(self, work: Work, place: Place[T]) -> T:
-        """Return a thing for a place; give the place back if it raises."""
+        """Return a thing for a place; if this raises, have the place given back, now or when it is free."""
 
     @abstractmethod
     def give_back(self, lease: Lease[T]) -> None:
         """Give back what was lent; called once for each lease."""
+
+    def open_to_callback(self, work: Work) -> None:
+        """Have what the work's callback borrows take no place: the work waits for it."""
+        if work.progress.context is not None:
+            work.progress.context.run(enter, self._lending)
 
     async def join(self, work: Work) -> Lease[T]:
         """
@@ -168,25 +218,42 @@ class Borrower(ABC, Generic[T]):
 
         Raises:
             CallTimeoutError: The work's time is over. What it has waited is taken off what is left of it.
+            RuntimeError: The scope was left meanwhile.
         """
         asked = time.monotonic()
-        late = asyncio.timeout(work.timeout)
+        limit = asyncio.timeout(work.timeout)
         try:
-            async with late, self._lock:  # the scope's runs may come two at a time
-                if self.lease is None:
-                    place = await self._lending.borrow()
-                    late.reschedule(None)
-                    work.waited = time.monotonic() - asked
-                    self.lease = Lease(place, await self.take(work, place))
-                    self._leases.add(self.lease)
-                lease = self.lease
-                lease.runs += 1
+            async with limit:
+                self._joining.add(limit)
+                try:
+                    async with self._lock:  # the scope's runs may come two at a time
+                        if self._over:
+                            raise scope_left(work)
+                        lease = self.lease or await self._borrow(work, limit, asked)
+                        lease.runs += 1
+                finally:
+                    self._joining.discard(limit)
         except TimeoutError as error:
-            if not late.expired():
+            if not limit.expired():
                 raise
+            if self._over:
+                raise scope_left(work) from None
             why = f"it waited for its turn, {self._lending.size} at a time"
             raise CallTimeoutError(work.name, work.timeout or 0.0, never_began=why) from error
         work.waited = time.monotonic() - asked
+        return lease
+
+    async def _borrow(self, work: Work, limit: asyncio.Timeout, asked: float) -> Lease[T]:
+        place = await self._lending.borrow()
+        if not self._over:  # else it passes in `take`
+            limit.reschedule(None)  # which keeps to the time that is left, and tells what it was waiting for
+        work.waited = time.monotonic() - asked
+        lease = Lease(place, await self.take(work, place))
+        self._leases.add(lease)
+        if self._over:  # it has come in the moment in which the scope was left
+            self._end(lease)
+            raise scope_left(work)
+        self.lease = lease
         return lease
 
     def leave(self, lease: Lease[T], last: bool) -> None:
@@ -205,11 +272,24 @@ class Borrower(ABC, Generic[T]):
         if not lease.runs:
             self._end(lease)
 
+    def turn_away(self) -> None:
+        """Let no further run in: those that wait to join raise. Idempotent."""
+        self._over = True
+        for limit in self._joining:
+            if not limit.expired():  # a limit that passes is a cancellation which the run itself makes an error of
+                limit.reschedule(asyncio.get_running_loop().time())
+
     def end_leases(self) -> None:
         """Give everything back, whatever runs there. Idempotent."""
         for lease in tuple(self._leases):
             self.spend(lease)
             self._end(lease)
+
+    def drop_leases(self) -> None:
+        """Give back the places only: what was lent has ended, and so has the loop that it was used on."""
+        for lease in self._leases:
+            lease.place.give_back()
+        self._leases.clear()
 
     def _end(self, lease: Lease[T]) -> None:
         if lease in self._leases:

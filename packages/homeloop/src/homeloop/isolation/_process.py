@@ -6,11 +6,18 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any
 
 from homeloop._user import current_user
-from homeloop.errors import CallTimeoutError, IsolationError
+from homeloop.errors import (
+    CallTimeoutError,
+    ExecutorClosedError,
+    IsolationError,
+    RuntimeClosedError,
+    RuntimeDiedError,
+)
 from homeloop.isolation._crew import Crew
 from homeloop.isolation._forge import Forge, check_startable
 from homeloop.isolation._lending import Borrower, Lease, Lending, Place
@@ -38,6 +45,7 @@ class Processes:
         home: LoopRuntime,
         tally: Tally,
         size: int | None,
+        on_keep: Callable[[], object],
         *,
         grace: float,
         terminate_grace: float,
@@ -47,7 +55,7 @@ class Processes:
         max_runs: int | None,
         max_memory_bytes: int | None,
     ) -> None:
-        self.lending: Lending[Crew] = Lending(size or _cpus())
+        self.lending: Lending[Crew] = Lending(name, size or _cpus(), on_keep)
         self.home = home
         self.rooms = itertools.count(1)
         self._name = name
@@ -66,12 +74,13 @@ class Processes:
         self._forging: asyncio.Lock | None = None
         self._crews: set[Crew] = set()
         self._ends: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
         forget_in_child(self)
 
     @property
     def is_started(self) -> bool:
         """Whether there is anything to close. Thread: any."""
-        return self._forge is not None
+        return self._forge is not None or self._closing is not None
 
     def _take_kept(self) -> Crew | None:
         while (crew := self.lending.take()) is not None:
@@ -100,7 +109,8 @@ class Processes:
         kept = self._take_kept()
         if kept is not None:
             return kept
-        taking = asyncio.ensure_future(self._start())
+        # In no run's context: the worker is everybody's, and its wire would keep that as long as it lives.
+        taking = asyncio.get_running_loop().create_task(self._start(), context=Context())
         try:
             await asyncio.wait((taking,), timeout=work.left)
             if taking.done():
@@ -142,14 +152,16 @@ class Processes:
             crew.close_copies()
         if self._forge is not None:
             self._forge.close_copies()
-            keep_untouched((self._crews, self._ends, self._forge, self._forging))
-        self._crews, self._ends, self._forge, self._forging = set(), set(), None, None
+            keep_untouched((self._crews, self._ends, self._forge, self._forging, self._closing))
+        self._crews, self._ends, self._forge, self._forging, self._closing = set(), set(), None, None, None
 
     async def _forge_ready(self) -> Forge:
         if self._forging is None:
             self._forging = asyncio.Lock()
             loop_ending(asyncio.get_running_loop()).add(self.close, self._lose)
         async with self._forging:
+            if self.lending.is_closed:  # a place was given before
+                raise ExecutorClosedError(self._name)
             if self._forge is None or self._forge.broken:
                 check_startable()
                 if self._forge is not None:
@@ -179,7 +191,21 @@ class Processes:
             self._tally.count_died()
 
     async def close(self, budget: float | None = None) -> None:
-        """End everything; a worker gets its grace, or ``budget`` seconds."""
+        """End everything; a worker gets its grace, or ``budget`` seconds, of whoever has closed it first."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(budget))
+            self._closing.add_done_callback(self._note_closed)
+        closing = self._closing
+        try:
+            await asyncio.wait((closing,))
+        except asyncio.CancelledError:  # no time left
+            closing.cancel()
+            raise
+
+    def _note_closed(self, _: object) -> None:
+        self._closing = None
+
+    async def _close(self, budget: float | None) -> None:
         forge, self._forge, self._forging = self._forge, None, None
         ends = [asyncio.ensure_future(crew.end("the executor was closed", budget)) for crew in tuple(self._crews)]
         try:
@@ -212,6 +238,7 @@ class ProcessRoom(Borrower[Crew]):
 
     async def run(self, work: Work, last: bool) -> Any:
         """Do the work in the scope's worker. Packed on the caller's thread, where the objects are."""
+        self.open_to_callback(work)
         payload = self._pack(work, last)
         answer: Answer = await self._processes.home.arun(self._run, work, payload, last)
         work.signs.begun = answer.begun
@@ -227,7 +254,11 @@ class ProcessRoom(Borrower[Crew]):
 
     async def aclose(self) -> Signs:
         """End what is left in the worker, and give it back."""
-        return await self._processes.home.arun(self._leave)
+        try:
+            return await self._processes.home.arun(self._leave)
+        except (RuntimeClosedError, RuntimeDiedError):
+            self.drop_leases()
+            raise
 
     def _pack(self, work: Work, last: bool) -> bytes:
         fn_and_args = dumps(work.name, (work.fn, work.args))
@@ -267,6 +298,7 @@ class ProcessRoom(Borrower[Crew]):
             self.leave(lease, last or crew.lost)
 
     async def _leave(self) -> Signs:
+        self.turn_away()
         lease = self.lease
         signs = Signs()
         try:

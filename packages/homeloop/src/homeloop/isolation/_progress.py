@@ -3,12 +3,13 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from types import FunctionType
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
+from homeloop.runtime import callable_name, outlast
 
 
 class Report(Protocol):
@@ -43,6 +44,43 @@ async def _nowhere(*_: object) -> None:
     pass
 
 
+class Hearer:
+    """
+    A callback that is bound for one run, which may cancel it; errors and events name it after what it calls.
+
+    Thread: one loop's.
+    """
+
+    def __init__(self, callback: Callable[..., object], on_error: Literal["report", "raise"] = "report") -> None:
+        self.__module__, _, name = callable_name(callback).partition(".")
+        self.__qualname__ = name.removesuffix("()")
+        self.on_error: Literal["report", "raise"] = on_error
+        self._callback = callback
+        self._hearing: asyncio.Task[Any] | None = None
+        self._over = False
+
+    async def __call__(self, *reported: Any) -> None:
+        """Have the callback hear a report, unless it is cancelled."""
+        if self._over:
+            return
+        self._hearing = asyncio.current_task()
+        try:
+            result = self._callback(*reported)
+            if isinstance(result, Awaitable):
+                await result
+        except asyncio.CancelledError:
+            if not self._over:  # else it was our doing, and is no failure of the callback's
+                raise
+        finally:
+            self._hearing = None
+
+    def cancel(self) -> None:
+        """Cancel the call that runs, and leave out those that have not begun."""
+        self._over = True
+        if self._hearing is not None:
+            self._hearing.cancel()
+
+
 class Progress:
     """
     The way to one caller's callback, which runs on the caller's loop, in order.
@@ -54,9 +92,15 @@ class Progress:
         self.bound: BoundCallback[...] | None = None
         self._last: tuple[Any, ...] | None = None
         self._delivery: Delivery | None = None
-        if callback is not None:
-            self.bound = callback if isinstance(callback, BoundCallback) else bind_callback(callback)
-            self._context = copy_context()  # the callback sees what the caller sees, not what the work does
+        self._hearer: Hearer | None = None
+        self.context: Context | None = None  # the callback sees what the caller sees, not what the work does
+        if isinstance(callback, BoundCallback):
+            self.bound = callback
+        elif callback is not None:
+            self._hearer = callback if isinstance(callback, Hearer) else Hearer(callback)
+            self.bound = bind_callback(self._hearer, on_error=self._hearer.on_error)
+        if self.bound is not None:
+            self.context = copy_context()
 
     @property
     def last(self) -> str | None:
@@ -76,9 +120,9 @@ class Progress:
     def send(self, *args: Any) -> Delivery | None:
         """Hand a report to the callback; return its delivery, None if nobody listens."""
         self._last = args
-        if self.bound is None:
+        if self.bound is None or self.context is None:
             return None
-        self._delivery = delivery = self._context.copy().run(self.bound, *args)
+        self._delivery = delivery = self.context.copy().run(self.bound, *args)
         return delivery
 
     async def _report(self, *args: Any) -> None:
@@ -96,6 +140,28 @@ class Progress:
         if self._delivery is not None and not self._delivery.done():
             await asyncio.wait((asyncio.wrap_future(self._delivery),), timeout=timeout)
         return self.is_settled
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the callback was bound for this run, which may cancel it; else it is somebody's own affair."""
+        return self._hearer is not None
+
+    async def end(self, timeout: float | None) -> asyncio.CancelledError | None:
+        """
+        Cancel the callback and wait until it has ended, at most so many seconds; None for ever.
+
+        One that is not its own is waited for, but not cancelled.
+
+        Returns:
+            The cancellation that came meanwhile.
+
+        Thread: the caller's.
+        """
+        if self._hearer is not None:
+            self._hearer.cancel()
+        if self._delivery is None or self._delivery.done():
+            return None
+        return await outlast(asyncio.wrap_future(self._delivery), timeout)
 
 
 def begin_reporting(

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
-from homeloop.callbacks import BoundCallback, bind_callback
 from homeloop.isolation._function import generator
-from homeloop.isolation._progress import AnyReport, begin_reporting
+from homeloop.isolation._progress import AnyReport, Hearer, Progress, begin_reporting
 from homeloop.runtime import callable_name, outlast
 
 T = TypeVar("T")
@@ -24,15 +24,20 @@ async def stream(
 ) -> AsyncGenerator[T, None]:
     """Yield what ``fn(*args)`` yields inside ``run``; it goes on only when the next item is asked for."""
     items: asyncio.Queue[tuple[T, asyncio.Future[None]] | None] = asyncio.Queue()
-    progress = None if on_progress is None else _bound(on_progress)
-
+    progress = Progress(on_progress)
     closed = False
 
     async def hear(what: str, *reported: Any) -> None:
         nonlocal closed
         if what == _PROGRESS:
-            if progress is not None:
-                await progress(*reported)
+            progress.context = copy_context()  # the callback of a stream is one of the run
+            delivery = progress.send(*reported)
+            try:
+                if delivery is not None:
+                    await delivery
+            except asyncio.CancelledError:
+                await progress.end(None)  # bounded by who has cancelled this
+                raise
             return
         if closed:
             return
@@ -41,34 +46,24 @@ async def stream(
         try:
             await wanted
         except asyncio.CancelledError:
-            # Only the loop's end cancels this: whoever left the loop over the items without closing it has no use
-            # for an error, and the run is being cancelled as well.
-            closed = True
+            closed = True  # the run ends, or the loop: whoever left without closing has no use for an error
 
     module, _, what = callable_name(fn).removesuffix("()").partition(".")
     hear.__module__, hear.__qualname__ = module, f"{what}'s consumer"  # what a time-out tells that waits for it
-    running = asyncio.ensure_future(run(_Pump(fn), args, on_progress=bind_callback(hear, on_error="raise")))
+    running = asyncio.ensure_future(run(_Pump(fn), args, on_progress=Hearer(hear, on_error="raise")))
     running.add_done_callback(lambda _: items.put_nowait(None))
-    wanted: asyncio.Future[None] | None = None
     try:
         while (given := await items.get()) is not None:
             item, wanted = given
             yield item
-            wanted.set_result(None)
+            if not wanted.done():  # else the run has ended meanwhile
+                wanted.set_result(None)
         running.result()
     finally:
         if not running.done():
             running.cancel()
             await _end(running)
         closed = True
-        while wanted is not None or not items.empty():  # nobody wants them, but the callback waits
-            if wanted is not None and not wanted.done():
-                wanted.set_result(None)
-            _, wanted = (None, None) if items.empty() else items.get_nowait() or (None, None)
-
-
-def _bound(callback: Callable[..., object]) -> BoundCallback[...]:
-    return callback if isinstance(callback, BoundCallback) else bind_callback(callback)
 
 
 async def _end(running: "asyncio.Future[None]") -> None:

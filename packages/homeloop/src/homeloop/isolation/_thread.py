@@ -2,43 +2,58 @@
 
 import asyncio
 import itertools
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from homeloop.errors import CallTimeoutError
+from homeloop.errors import CallTimeoutError, ExecutorClosedError
 from homeloop.isolation._context import live
 from homeloop.isolation._enclosure import Enclosure
-from homeloop.isolation._lending import Borrower, Lease, Lending, Place, inside
+from homeloop.isolation._lending import Borrower, Lease, Lending, Place, enter
 from homeloop.isolation._statistics import Tally
 from homeloop.isolation._tier import Errand, Signs, Work
 from homeloop.isolation._watch import Watch
-from homeloop.runtime import LoopRuntime, real_threading
+from homeloop.runtime import LoopRuntime, allocate_lock, forget_in_child, real_threading
 
 
 class Threads:
     """The kept runtimes. Thread: any."""
 
-    def __init__(self, name: str, size: int, grace: float, tally: Tally) -> None:
-        self.lending: Lending[LoopRuntime] = Lending(size)
-        self._name = name
+    def __init__(
+        self, executor: str, size: int, grace: float, tally: Tally, on_keep: Callable[[], object]
+    ) -> None:
+        self.lending: Lending[LoopRuntime] = Lending(executor, size, on_keep)
+        self._executor = executor
+        self._name = f"homeloop-{executor}"
         self._grace = grace
         self._tally = tally
         self._numbers = itertools.count(1)
         self._all: WeakSet[LoopRuntime] = WeakSet()
         self._on: WeakKeyDictionary[LoopRuntime, Any] = WeakKeyDictionary()  # Any: a thread, the original kind
         self._closed = False
+        self._lock = allocate_lock()
+        forget_in_child(self)
 
     def take(self) -> LoopRuntime:
-        """Return a runtime that nobody uses."""
+        """
+        Return a runtime that nobody uses.
+
+        Raises:
+            ExecutorClosedError: The executor has been closed since the place was given.
+        """
         runtime = self.lending.take()
         if runtime is None:
             name = f"{self._name}-{next(self._numbers)}"
             runtime = LoopRuntime(name=name, grace=self._grace, propagate_context=False)
+        with self._lock:
+            if self._closed:
+                raise ExecutorClosedError(self._executor)
             self._all.add(runtime)
-            if self._closed:  # meanwhile
-                runtime.close(0.0)
         return runtime
+
+    def forget_parent(self) -> None:
+        """Have an unlocked lock, in a forked child. Called by the fork hook."""
+        self._lock = allocate_lock()
 
     def note_thread(self, runtime: LoopRuntime) -> None:
         """Note that a runtime's thread is the current one."""
@@ -61,9 +76,11 @@ class Threads:
 
     def close(self, timeout: float) -> None:
         """End all runtimes, at the same time; what runs on them is cancelled and answered."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            runtimes = tuple(self._all)
         self.lending.take_idle(0.0)
-        for thread in [self._start_end(runtime, timeout) for runtime in tuple(self._all)]:
+        for thread in [self._start_end(runtime, timeout) for runtime in runtimes]:
             thread.join()
 
     def _start_end(self, runtime: LoopRuntime, timeout: float, place: Place[LoopRuntime] | None = None) -> Any:
@@ -96,11 +113,23 @@ class ThreadRoom(Borrower[LoopRuntime]):
 
     async def run(self, work: Work, last: bool) -> Any:
         """Do the work on the scope's runtime, which it keeps for its other runs."""
+        self.open_to_callback(work)
         lease = await self.join(work)
+        is_its_own = False
+
+        async def live_on(work: Work, last: bool) -> Any:
+            nonlocal is_its_own
+            try:
+                return await self._live(lease.thing, work, last)
+            except CallTimeoutError:  # of a call that the work has made
+                is_its_own = True
+                raise
+
         try:
-            do = partial(self._live, lease.thing)
-            return await lease.thing.arun(Errand(work, do, last), timeout=work.left)
+            return await lease.thing.arun(Errand(work, live_on, last), timeout=work.left)
         except CallTimeoutError as late:
+            if is_its_own:
+                raise
             late.timeout = work.timeout or 0.0
             if late.abandoned:
                 self.spend(lease)
@@ -117,19 +146,19 @@ class ThreadRoom(Borrower[LoopRuntime]):
             self._threads.note_thread(runtime)
             enclosure = Enclosure(work.context_id, work.tier.value, self._sweep, exclusive=True)
             self._enclosures[runtime] = enclosure
-        inside.set(inside.get() | {id(self._threads.lending)})
+        enter(self._threads.lending)
         with self._watch.over(asyncio.get_running_loop(), work, enclosure):
             return await live(enclosure, work, last)
 
     async def aclose(self) -> Signs:
         """End what is left on the runtime, and give it back."""
+        self.turn_away()
         signs = Signs()
         lease = self.lease
         try:
-            if lease is not None and (enclosure := self._enclosures.get(lease.thing)) is not None:
-                enclosure.signs = signs
+            if lease is not None:
                 # Twice the time: once for the tasks, once for the resources.
-                await lease.thing.arun(enclosure.aclose, timeout=2 * self._sweep)
+                await lease.thing.arun(self._end_enclosure, lease.thing, signs, timeout=2 * self._sweep)
                 lease.fit &= not signs.stubborn
         except CallTimeoutError:
             if lease is not None:
@@ -141,6 +170,12 @@ class ThreadRoom(Borrower[LoopRuntime]):
         finally:
             self.end_leases()
         return signs
+
+    async def _end_enclosure(self, runtime: LoopRuntime, signs: Signs) -> None:
+        """Close the enclosure, looked for on its loop: a run that was just handed over has made it by now."""
+        if (enclosure := self._enclosures.get(runtime)) is not None:
+            enclosure.signs = signs
+            await enclosure.aclose()
 
     async def take(self, work: Work, place: Place[LoopRuntime]) -> LoopRuntime:
         """Return a kept runtime, or a new one."""

@@ -114,6 +114,14 @@ def _affinity_if_heard() -> Affinity | None:
     return loop_affinity(asyncio.get_running_loop()) if is_heard(IsolatedRunStarted) else None
 
 
+def scope_left(work: Work) -> RuntimeError:
+    """Make the error of a run that was still waiting to begin when its scope was left."""
+    return RuntimeError(
+        f"scope {work.context_id!r} was left before {work.name} could begin, which was not called; "
+        "await what runs in a scope before its end"
+    )
+
+
 class Errand:
     """What a tier does for a work: a callable that errors and events name after the work's own function."""
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context
 
@@ -47,7 +46,7 @@ class Watch:
     Args:
         home: Where the watch itself runs; no user code does.
         threshold: Seconds without an answer after which a loop counts as blocked.
-        housekeep: Called at every look; returns whether it wants to be called again.
+        housekeep: Called at every look, at least once after each `begin`; returns whether it wants to be again.
 
     Thread: any.
     """
@@ -58,7 +57,7 @@ class Watch:
         self._housekeep = housekeep
         self._pulses: dict[asyncio.AbstractEventLoop, _Pulse] = {}
         self._lock = allocate_lock()
-        self._looking: Future[None] | None = None
+        self._is_looking = False
         forget_in_child(self)
 
     @contextmanager
@@ -77,37 +76,40 @@ class Watch:
                 del pulse.runs[work]  # the pulse stays, for the next run, until the watch looks
 
     def begin(self) -> None:
-        """Have the watch look, if it does not already."""
-        if self._looking is None:
-            with self._lock:
-                begun = self._looking is not None
-                if not begun:
-                    self._looking = Future()  # whoever comes now need not begin it, too
-            if begun:
+        """Have the watch look, if it does not already: it notes that it ends before it looks a last time."""
+        with self._lock:
+            if self._is_looking:
                 return
-            try:
-                self._looking = Context().run(self._home.submit, self._look_on)  # it belongs to no work
-            except LifecycleError:  # the executor is closed, or the interpreter is exiting
-                self._looking = None
+            self._is_looking = True
+        try:
+            Context().run(self._home.submit, self._look_on)  # it belongs to no work
+        except BaseException as error:
+            self._is_looking = False
+            if not isinstance(error, LifecycleError):  # the executor is closed, or the interpreter is exiting
+                raise
 
     def forget_parent(self) -> None:
         """Watch nothing, in a forked child: the loops stayed with the parent. Called by the fork hook."""
         self._lock = allocate_lock()
         self._pulses = {}
-        self._looking = None
+        self._is_looking = False
 
     async def _look_on(self) -> None:
         idle = 0
         try:
             while idle < _LINGER:
                 await asyncio.sleep(self._threshold / 2)
-                for pulse in tuple(self._pulses.values()):
+                with self._lock:
+                    pulses = tuple(self._pulses.values())
+                for pulse in pulses:
                     self._look(pulse)
                 idle = 0 if self._housekeep() or self._pulses else idle + 1
         finally:
-            self._looking = None
+            self._is_looking = False
             if self._pulses:  # one came in after the last look
                 self.begin()
+        if self._housekeep():
+            self.begin()
 
     def _look(self, pulse: _Pulse) -> None:
         now = time.monotonic()

@@ -1,10 +1,10 @@
 """Resources that live on a loop: one per loop, opened, used and closed there."""
 
+from homeloop._figures import InstanceStatistics, ResourceStatistics
 from homeloop.resources._guard import LoopGuard, check_loop, guard
 from homeloop.resources._keyed import KeyedLoopLocal
 from homeloop.resources._loop_local import LoopLocal
 from homeloop.resources._scope import Scope, resource_scope
-from homeloop.resources._statistics import InstanceStatistics, ResourceStatistics
 
 __all__ = (
     "InstanceStatistics",

@@ -6,13 +6,14 @@ import time
 from functools import partial
 from typing import Generic, TypeVar
 
+from homeloop._figures import ResourceStatistics, add_resource_source
 from homeloop.errors import WrongThreadError
 from homeloop.resources._instance import Instance
 from homeloop.resources._lease import Leasable
 from homeloop.resources._recipe import Recipe
 from homeloop.resources._scope import Scope, surroundings
 from homeloop.resources._shelf import Shelf
-from homeloop.resources._statistics import Ledger, ResourceStatistics
+from homeloop.resources._statistics import Ledger
 from homeloop.runtime import (
     allocate_lock,
     forget_in_child,
@@ -50,6 +51,7 @@ class Inventory(Generic[K, T]):
         self._max_items = max_items
         self._forget_all()
         forget_in_child(self)
+        add_resource_source(self)
 
     async def current(self, key: K) -> Leasable[T]:
         """

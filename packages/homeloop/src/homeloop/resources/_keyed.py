@@ -5,11 +5,11 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Generic, TypeVar, overload
 
+from homeloop._figures import ResourceStatistics
 from homeloop.resources._inventory import Inventory
 from homeloop.resources._lease import Lease
 from homeloop.resources._recipe import Recipe, named
 from homeloop.resources._scope import substituted
-from homeloop.resources._statistics import ResourceStatistics
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")

@@ -82,6 +82,11 @@ class Scope(AbstractAsyncContextManager[None, None]):
         context.run(surroundings.set, Surroundings(self, surroundings.get().substitutes))
         return context
 
+    @staticmethod
+    def current() -> "Scope | None":
+        """Return the scope that the calling code opens its resources in. Thread: any."""
+        return surroundings.get().scope
+
     def is_around(self, context: Context) -> bool:
         """Tell whether what runs in a context opens its resources here. Thread: any."""
         around = context.get(surroundings)

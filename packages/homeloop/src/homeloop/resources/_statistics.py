@@ -1,59 +1,11 @@
 """What happened to a resource in this process, and what there is of it now."""
 
 import time
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from homeloop._affinity import Affinity
+from homeloop._figures import InstanceStatistics, ResourceStatistics
 from homeloop.runtime import allocate_lock
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceStatistics:
-    """
-    One instance.
-
-    Attributes:
-        home: The loop it lives on.
-        age: Seconds since it was open, or since its opening began.
-        leases: How many hold it by ``async with`` now.
-        is_open: Whether it is handed out: not when it is still opening, nor when it is being closed.
-    """
-
-    home: Affinity
-    age: float
-    leases: int
-    is_open: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceStatistics:
-    """
-    The counts of one resource in this process, all loops and scopes together.
-
-    Attributes:
-        opened: Instances that were opened.
-        failed: Openings that failed.
-        closed: Instances that were closed, or let go because they would not close.
-        live: Instances that are open now, those that wait to be closed included.
-        hits: How often somebody asked for an instance that was there, or was being opened already.
-        misses: How often somebody asked and an opening began.
-        evicted: Instances that were closed for being idle or too many.
-        waiting: Callers that wait for an opening now.
-        in_use: Leases that are held now.
-        instances: Those there are now, oldest first.
-    """
-
-    opened: int = 0
-    failed: int = 0
-    closed: int = 0
-    live: int = 0
-    hits: int = 0
-    misses: int = 0
-    evicted: int = 0
-    waiting: int = 0
-    in_use: int = 0
-    instances: tuple[InstanceStatistics, ...] = ()
 
 
 class Counted(Protocol):

@@ -6,17 +6,20 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar, TypeVarTuple, Unpack
 
-from homeloop.runtime._arguments import check_call, not_callable
+from homeloop.runtime._arguments import check_call, check_seconds, not_callable
 from homeloop.runtime._blocked import refuse_circle
 from homeloop.runtime._call import Call, finish_call
 from homeloop.runtime._default import default_runtime
 from homeloop.runtime._endings import LAST_CHANCE, Ending, loop_ending, notice_closed_loops
 from homeloop.runtime._fork import forget_in_child, keep_untouched
 from homeloop.runtime._future import CallFuture, LoopFuture, submission_listeners
-from homeloop.runtime._life import RuntimeStatistics
+from homeloop.runtime._greenlets import leave_thread
+from homeloop.runtime._life import Life, Residence, RuntimeStatistics, open_runtimes
 from homeloop.runtime._originals import (
+    RLock,
     allocate_lock,
     get_ident,
+    real_socket,
     real_subprocess,
     real_threading,
     use_original_lock,
@@ -32,21 +35,28 @@ from homeloop.runtime._probe import (
 )
 from homeloop.runtime._runtime import LoopRuntime, outcome
 from homeloop.runtime._trace import set_trace_level, trace_level
+from homeloop.runtime._trace_sites import is_ours
 from homeloop.runtime._waiting import completed_in_hub, outlast, set_done, wait_done
+from homeloop.runtime._workers import WorkerStatistics
 
 __all__ = (
     "Call",
     "CallFuture",
     "Ending",
     "LAST_CHANCE",
+    "Life",
     "LoopFuture",
     "LoopRuntime",
+    "RLock",
+    "Residence",
     "RuntimeStatistics",
+    "WorkerStatistics",
     "allocate_lock",
     "arun",
     "await_chain",
     "callable_name",
     "check_call",
+    "check_seconds",
     "code_place",
     "completed_in_hub",
     "default_runtime",
@@ -55,13 +65,17 @@ __all__ = (
     "finish_call",
     "forget_in_child",
     "get_ident",
+    "is_ours",
     "iterate",
     "keep_untouched",
+    "leave_thread",
     "loop_affinity",
     "loop_ending",
     "notice_closed_loops",
+    "open_runtimes",
     "outcome",
     "outlast",
+    "real_socket",
     "real_subprocess",
     "real_threading",
     "refuse_circle",

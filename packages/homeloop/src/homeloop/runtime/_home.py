@@ -22,9 +22,8 @@ from homeloop.runtime._fork import AWAITED, STAYED, end_child, end_on_return
 from homeloop.runtime._greenlets import fit_for_thread, leave_thread
 from homeloop.runtime._originals import allocate_lock, get_ident, real_threading
 from homeloop.runtime._places import Place
-from homeloop.runtime._probe import await_chain, error_text, loop_affinity
+from homeloop.runtime._probe import await_chain, error_text, loop_affinity, loop_threads, running_greenlet
 from homeloop.runtime._waiting import new_waiter
-from homeloop.runtime._waits import loop_threads
 from homeloop.runtime._workers import Workers
 
 _LAST_CHANCE = 0.5
@@ -305,7 +304,7 @@ class Home:
             self._tell_start(error)
             return
         reason: BaseException | None = None
-        loop_threads.add(get_ident())
+        loop_threads[get_ident()] = running_greenlet()
         emit(RuntimeStarted(self._runtime, self.affinity, self._restarts))
         try:
             self._run_until_stopped()
@@ -528,7 +527,7 @@ class Home:
     def _end(self, reason: BaseException | None) -> None:
         self.died = reason is not None
         self.ended = True  # before the inbox is answered: see post()
-        loop_threads.discard(get_ident())
+        loop_threads.pop(get_ident(), None)
         self.workers.shutdown(wait=False, cancel_futures=True)
         # Answered before the workers are waited for, as they may be waiting for an answer; waited for with a
         # bound, as they may block elsewhere; the loop closed last, as finishing workers report to it.

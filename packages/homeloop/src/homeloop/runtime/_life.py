@@ -24,6 +24,7 @@ from homeloop.runtime._fork import before_child_ends, forget_in_child, keep_unto
 from homeloop.runtime._home import Admission, Home, snapshot
 from homeloop.runtime._originals import RLock, get_ident
 from homeloop.runtime._probe import callable_name, thread_stack
+from homeloop.runtime._workers import WorkerStatistics
 
 _CLOSE_MARGIN = 2.0
 """Seconds between a home's own deadline and our giving up on its thread. A guess."""
@@ -43,6 +44,7 @@ class RuntimeStatistics:
         waiting: Calls that wait for a place of ``max_in_flight``.
         abandoned_calls: The abandoned ones that still run, by name, the oldest first.
         abandoned_total: All calls that were ever abandoned in this process; it never falls.
+        workers: The threads of the loop's executor, which `asyncio.to_thread` uses; None without a loop.
     """
 
     home: Affinity | None
@@ -53,6 +55,16 @@ class RuntimeStatistics:
     waiting: int = 0
     abandoned_calls: tuple[AbandonedCall, ...] = ()
     abandoned_total: int = 0
+    workers: WorkerStatistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """The loop that a runtime runs now, and the thread it runs on."""
+
+    home: Affinity
+    loop: asyncio.AbstractEventLoop
+    thread_ident: int
 
 
 class Life:
@@ -192,7 +204,15 @@ class Life:
             home.waiting,
             abandoned,
             self._abandoned.total,
+            home.workers.statistics(),
         )
+
+    def residence(self) -> Residence | None:
+        """Return the loop that the runtime runs now; None before the first call and after the end."""
+        home = self._home or self._opening
+        if home is None or home.ended or not home.has_started:
+            return None
+        return Residence(home.affinity, home.loop, home.thread.ident or 0)
 
     @property
     def is_current(self) -> bool:
@@ -318,6 +338,11 @@ class Life:
 _open: weakref.WeakSet[Life] = weakref.WeakSet()
 _at_exit = False
 _exited = False
+
+
+def open_runtimes() -> tuple[Life, ...]:
+    """Return the runtimes of this process that were started and not closed. Thread: any."""
+    return tuple(life for life in snapshot(_open) if not life.is_closed)
 
 
 def _close_at_exit(life: Life) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import importlib
 import importlib.util
+import socket
 import subprocess
 import sys
 import threading
@@ -65,6 +66,11 @@ def real_subprocess() -> Any:
     """Return the subprocess module that waits for nobody's hub: the usual one, or its original."""
     # Only then: a copy of `threading` that is made on a thread takes the place of what tells of that thread's end.
     return original("subprocess") if threads_are_replaced() else subprocess
+
+
+def real_socket() -> Any:
+    """Return the socket module that waits for nobody's hub: the usual one, or its original."""
+    return original("socket") if threads_are_replaced() else socket
 
 
 def use_original_lock(future: "Future[Any]") -> None:

@@ -71,15 +71,47 @@ def await_chain(task: "asyncio.Task[Any]") -> tuple[str, ...]:
     return tuple(places)
 
 
+loop_threads: dict[int, Any] = {}
+"""
+The threads that run a runtime's loop, each with the greenlet that does (None in a process without greenlets).
+
+In a patched process what blocks there may leave its thread to that thread's hub meanwhile: the thread's own stack
+is the hub's then, and the greenlet has the one that tells.
+"""
+
+_BELOW = frozenset({"threading", "asyncio", "homeloop", "collections"})
+"""The packages that run what was given to a thread or a loop: nobody asks for their frames."""
+
+
+def running_greenlet() -> Any:
+    """Return the greenlet that runs the calling code; None if nobody has imported greenlets."""
+    greenlet = sys.modules.get("greenlet")
+    return None if greenlet is None else greenlet.getcurrent()
+
+
 def thread_stack(ident: int | None, limit: int = 6) -> tuple[str, ...]:
-    """Tell what a thread is doing: its innermost ``limit`` frames, outermost first."""
+    """
+    Tell what a thread is doing: the frames of its stack, outermost first, at most ``limit`` of them.
+
+    The outermost ones that only run what was given to a loop or a thread are left out, if there are others. Of
+    more than ``limit`` the half that began it and the half that does it are named, and how many are in between.
+    """
     # Not kept: our own frame is among them, and the cycle would keep the variables of every thread.
-    frame = sys._current_frames().get(ident or 0)  # pyright: ignore[reportPrivateUsage] - documented all the same
+    frame = getattr(loop_threads.get(ident or 0), "gr_frame", None)  # None unless another greenlet runs there
+    if frame is None:
+        frame = sys._current_frames().get(ident or 0)  # pyright: ignore[reportPrivateUsage] - documented all the same
     places: list[str] = []
-    while frame is not None and len(places) < limit:
+    below = 0  # how many of the outermost
+    while frame is not None:
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        below = below + 1 if package in _BELOW else 0
         places.append(code_place(frame.f_code, frame.f_lineno))
         frame = frame.f_back
-    return tuple(reversed(places))
+    places = places[: len(places) - below or None][::-1]
+    if len(places) > limit:
+        inner = limit // 2
+        places[limit - inner : len(places) - inner] = [f"{len(places) - limit} more"]
+    return tuple(places)
 
 
 def _attribute(holder: Any, *names: str) -> Any:

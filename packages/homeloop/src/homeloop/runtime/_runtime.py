@@ -33,9 +33,9 @@ from homeloop.runtime._home import ENDED, Admission, Home
 from homeloop.runtime._life import Life
 from homeloop.runtime._originals import get_ident
 from homeloop.runtime._places import Place, holds_place
-from homeloop.runtime._probe import callable_name, error_text, thread_stack
+from homeloop.runtime._probe import callable_name, error_text, loop_threads, thread_stack
 from homeloop.runtime._waiting import Waiter, answer, completed_in_hub, new_waiter, outlast
-from homeloop.runtime._waits import awaited_by, begin_wait, end_wait, loop_threads
+from homeloop.runtime._waits import awaited_by, begin_wait, end_wait
 from homeloop.runtime._workers import current_job
 
 P = ParamSpec("P")

@@ -1,14 +1,19 @@
 """Tracing: how much is recorded and checked, chosen by a level."""
 
+import asyncio
 import sys
 from importlib.abc import MetaPathFinder
+from types import ModuleType
+from typing import Any
 
 from homeloop._provenance import object_records
 from homeloop.runtime._fork import forget_in_child
 from homeloop.runtime._originals import RLock
-from homeloop.runtime._trace_guards import patch_deep_guards, patch_guards
-from homeloop.runtime._trace_loops import patch_leftovers, patch_loops
-from homeloop.runtime._trace_objects import patch_constructors, patch_tasks
+from homeloop.runtime._trace_guards import patch_deep_guards, patch_guards, patch_loop_guards
+from homeloop.runtime._trace_imports import hook_modules
+from homeloop.runtime._trace_leftovers import patch_generators, patch_leftovers
+from homeloop.runtime._trace_loops import patch_loops
+from homeloop.runtime._trace_objects import constructor_hooks, patch_tasks
 from homeloop.runtime._trace_patches import Patches
 from homeloop.runtime._trace_sites import deep_spot, forget_reports, user_spot
 
@@ -52,16 +57,27 @@ class _Tracing:
         self._finder = None
 
     def _patch(self, level: int) -> None:
+        if level < 1:
+            return
         find_spot = deep_spot if level >= HIGHEST else user_spot
-        if level >= 1:
-            patch_loops(self._patches)
-            patch_guards(self._patches)
-            self._finder = patch_constructors(self._patches, find_spot)
-        if level >= 2:
-            patch_tasks(self._patches, find_spot)
+
+        def patch_class(kind: Any) -> None:
+            patch_loops(self._patches, kind)
+            patch_loop_guards(self._patches, kind)
+            if level >= 2:
+                patch_tasks(self._patches, kind, find_spot)
+            if level >= HIGHEST:
+                patch_generators(self._patches, kind)
+
+        def patch_uvloop(module: ModuleType) -> None:
+            patch_class(module.Loop)
+
+        patch_class(asyncio.BaseEventLoop)
+        patch_guards(self._patches)
         if level >= HIGHEST:
             patch_leftovers(self._patches)
             patch_deep_guards(self._patches)
+        self._finder = hook_modules({**constructor_hooks(self._patches, find_spot), "uvloop": patch_uvloop})
 
 
 _tracing = _Tracing()

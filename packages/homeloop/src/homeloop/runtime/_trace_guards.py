@@ -2,11 +2,13 @@
 
 import asyncio
 import asyncio.selector_events
-import sys
+import inspect
+import weakref
 from concurrent.futures import Future
 from typing import Any
 
-from homeloop.runtime._trace_patches import Method, Patches
+from homeloop._provenance import IdentityMap
+from homeloop.runtime._trace_patches import Method, Patches, Switch
 from homeloop.runtime._trace_sites import (
     Loop,
     LoopBound,
@@ -31,12 +33,17 @@ _WAKE_UPS = (
 _SOCKET = vars(asyncio.selector_events)["_SelectorSocketTransport"]
 
 
+def patch_loop_guards(patches: Patches, kind: Any) -> None:
+    """Notice that a class's loops are asked for futures and timers while another loop runs."""
+    patches.wrap(kind, "create_future", _making_future)
+    patches.wrap(kind, "call_at", _setting_timer)
+    if kind is not asyncio.BaseEventLoop:  # whose call_later() calls the other
+        patches.wrap(kind, "call_later", _setting_timer)
+
+
 def patch_guards(patches: Patches) -> None:
     """Notice uses of another loop's objects before the driver fails on them."""
     patches.wrap(LoopBound, "_get_loop", _binding)
-    patches.wrap(asyncio.BaseEventLoop, "create_future", _making_future)
-    if "uvloop" in sys.modules:
-        patches.wrap(sys.modules["uvloop"].Loop, "create_future", _making_future)
     for kind, name in _WAKE_UPS:
         patches.wrap(kind, name, _waking)
     for module in (asyncio.tasks, asyncio):
@@ -47,14 +54,17 @@ def patch_guards(patches: Patches) -> None:
 
 
 def patch_deep_guards(patches: Patches) -> None:
-    """Notice calls to a loop from a thread that is not its own, as asyncio's debug mode does."""
+    """Notice calls to a loop from a thread that is not its own, as debug mode does, and locks that stay held."""
     patches.wrap(asyncio.BaseEventLoop, "call_soon", _calling)
+    patches.wrap(asyncio.Lock, "acquire", _acquiring)
 
 
-def _binding(original: Method) -> Method:
+def _binding(original: Method, switch: Switch) -> Method:
     def _get_loop(self: Any) -> Loop:
         owner, current = self._loop, running_loop()
-        if owner is not None and owner is not current and current is not None:
+        if current is not None and owner is current:
+            return current  # as the original would, which asks once more
+        if owner is not None and current is not None and switch.is_on:
             evidence = "somebody waits for it on a loop that it is not bound to"
             report(misuse(self, owner, current), self, evidence, owner, current, user_spot())
         return original(self)  # type: ignore[no-any-return]
@@ -62,10 +72,10 @@ def _binding(original: Method) -> Method:
     return _get_loop
 
 
-def _making_future(original: Method) -> Method:
+def _making_future(original: Method, switch: Switch) -> Method:
     def create_future(self: Loop) -> "asyncio.Future[Any]":
         current = running_loop()
-        if current is not self and current is not None:
+        if current is not self and current is not None and switch.is_on:
             thing = used_object()
             evidence = "it makes a future on its own loop to wait for it on another"
             report(misuse(thing, self, current), thing, evidence, self, current, user_spot())
@@ -74,10 +84,22 @@ def _making_future(original: Method) -> Method:
     return create_future
 
 
-def _writing(original: Method) -> Method:
+def _setting_timer(original: Method, switch: Switch) -> Method:
+    def set_timer(self: Loop, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        current = running_loop()
+        if current is not self and current is not None and switch.is_on and not is_closing():
+            thing = used_object()
+            evidence = "it sets a timer on its own loop for what it does on another"
+            report(misuse(thing, self, current), thing, evidence, self, current, user_spot())
+        return original(self, *args, **kwargs)  # type: ignore[no-any-return]
+
+    return set_timer
+
+
+def _writing(original: Method, switch: Switch) -> Method:
     def write(self: Any, *args: Any, **kwargs: Any) -> Any:
         owner, current = self._loop, running_loop()
-        if owner is not current and current is not None and not is_closing():
+        if owner is not current and current is not None and switch.is_on and not is_closing():
             thing = used_object()
             thing = self if isinstance(thing, str) else thing
             evidence = "it writes to a socket that its own loop serves"
@@ -87,14 +109,16 @@ def _writing(original: Method) -> Method:
     return write
 
 
-def _waking(original: Method) -> Method:
+def _waking(original: Method, switch: Switch) -> Method:
     def wake(self: Any, *args: Any, **kwargs: Any) -> Any:
-        owner, current = self._loop, running_loop()
-        # Between two runs of its loop it may be touched: the loop looks at it when it runs again.
-        between = current is None and owner is not None and not owner.is_running()
-        if owner is not None and current is not owner and not between and _is_waited_for(self):
-            evidence = "somebody waits for it on its loop, and this thread cannot wake that loop"
-            report(_touch(self, owner, current), self, evidence, owner, current, user_spot())
+        owner = self._loop
+        if owner is not None and owner is not running_loop() and switch.is_on:
+            current = running_loop()
+            # Between two runs of its loop it may be touched: the loop looks at it when it runs again.
+            between = current is None and not owner.is_running()
+            if not between and _is_waited_for(self):
+                evidence = "somebody waits for it on its loop, and this thread cannot wake that loop"
+                report(_touch(self, owner, current), self, evidence, owner, current, user_spot())
         return original(self, *args, **kwargs)
 
     return wake
@@ -132,10 +156,10 @@ class _Watched(Future[Any]):
             raise
 
 
-def _submitting(original: Method) -> Method:
+def _submitting(original: Method, switch: Switch) -> Method:
     def run_coroutine_threadsafe(coro: Any, loop: Loop) -> "Future[Any]":
         future: Future[Any] = original(coro, loop)
-        if type(future) is Future:
+        if type(future) is Future and switch.is_on:
             future.__class__ = _Watched
             future._target = loop  # type: ignore[attr-defined]
         return future
@@ -143,12 +167,39 @@ def _submitting(original: Method) -> Method:
     return run_coroutine_threadsafe
 
 
-def _calling(original: Method) -> Method:
+def _calling(original: Method, switch: Switch) -> Method:
     def call_soon(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._thread_id is not None and running_loop() is not self:
+        if self._thread_id is not None and running_loop() is not self and switch.is_on:
             evidence = "call_soon() does not wake a loop that runs on another thread"
             current = running_loop()
             report(_touch(self, self, current), self, evidence, self, current, user_spot())
         return original(self, *args, **kwargs)
 
     return call_soon
+
+
+_holders: IdentityMap["weakref.ref[asyncio.Task[Any]]"] = IdentityMap()
+"""Which task has acquired a lock."""
+
+
+def _acquiring(original: Method, switch: Switch) -> Method:
+    async def acquire(self: asyncio.Lock) -> Any:
+        current = asyncio.current_task() if switch.is_on and running_loop() is not None else None
+        if current is None:
+            return await original(self)
+        known = _holders.get(self) if self.locked() else None
+        holder = None if known is None else known()
+        if holder is not None and holder is not current and _is_below(holder, current):
+            evidence = "who holds it has called this nested run, and goes on only when that has ended"
+            report("nest-unpatchable", self, evidence, running_loop(), running_loop(), user_spot())
+        acquired = await original(self)
+        _holders.put(self, weakref.ref(current))
+        return acquired
+
+    return acquire
+
+
+def _is_below(task: "asyncio.Task[Any]", current: "asyncio.Task[Any]") -> bool:
+    """Say whether another task of the current one's loop is in the middle of a step: further down this stack."""
+    coroutine = task.get_coro()
+    return task.get_loop() is current.get_loop() and inspect.iscoroutine(coroutine) and coroutine.cr_running

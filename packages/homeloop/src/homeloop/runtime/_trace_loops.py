@@ -7,36 +7,31 @@ import threading
 from typing import Any, cast
 
 from homeloop._provenance import LoopRecord, loop_records, moments
-from homeloop.runtime._trace_patches import Method, Patches
-from homeloop.runtime._trace_sites import Loop, is_ours, is_programs, note_loop, report, user_spot
+from homeloop.runtime._trace_patches import Method, Patches, Switch
+from homeloop.runtime._trace_sites import Loop, is_ours, note_loop, report, user_spot
 
 
-def patch_loops(patches: Patches) -> None:
-    """Record every loop of asyncio, and of uvloop if it is loaded."""
-    classes: list[Any] = [asyncio.BaseEventLoop]
-    if "uvloop" in sys.modules:
-        classes.append(sys.modules["uvloop"].Loop)
-    for kind in classes:
-        patches.wrap(kind, "__init__", _recording)
-        patches.wrap(kind, "run_forever", _running)
-        patches.wrap(kind, "close", _closing)
+def patch_loops(patches: Patches, kind: Any) -> None:
+    """Record every loop of a class."""
+    patches.wrap(kind, "__init__", _recording)
+    patches.wrap(kind, "run_forever", _running)
+    patches.wrap(kind, "close", _closing)
 
 
-def patch_leftovers(patches: Patches) -> None:
-    """Tell of tasks that are still there when ``asyncio.run`` ends."""
-    patches.wrap(asyncio.runners, "_cancel_all_tasks", _cancelling)
-
-
-def _recording(original: Method) -> Method:
+def _recording(original: Method, switch: Switch) -> Method:
     def __init__(self: Loop, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
-        loop_records.put(self, LoopRecord(os.getpid(), threading.current_thread().name, user_spot()))
+        if switch.is_on:
+            loop_records.put(self, LoopRecord(os.getpid(), threading.current_thread().name, user_spot()))
 
     return __init__
 
 
-def _running(original: Method) -> Method:
+def _running(original: Method, switch: Switch) -> Method:
     def run_forever(self: Loop) -> None:
+        if not switch.is_on:
+            original(self)
+            return
         record = note_loop(self)
         if record.ran and record.pid != os.getpid():
             evidence = "it ran in the parent process, which shares its selector and its sockets with this one"
@@ -51,9 +46,9 @@ def _running(original: Method) -> Method:
     return run_forever
 
 
-def _closing(original: Method) -> Method:
+def _closing(original: Method, switch: Switch) -> Method:
     def close(self: Loop) -> None:
-        if self.is_closed() or self.is_running():
+        if not switch.is_on or self.is_closed() or self.is_running():
             original(self)
             return
         record = note_loop(self)
@@ -62,15 +57,17 @@ def _closing(original: Method) -> Method:
             return
         # Who shuts the generators down has dealt with the tasks, too; what is left now was made while it ended.
         in_order = getattr(self, "_asyncgens_shutdown_called", False) or sys.exc_info()[1] is not None
-        left = [] if in_order else [task for task in asyncio.all_tasks(self) if not _ours(task)]
+        left = [] if in_order else [task for task in asyncio.all_tasks(self) if not is_own(task)]
         generators = [
-            each for each in list(getattr(self, "_asyncgens", ())) if each.ag_frame is not None and not _ours(each)
+            each
+            for each in list(getattr(self, "_asyncgens", ()))
+            if each.ag_frame is not None and not is_own(each)
         ]
         original(self)
         record.closed_at = user_spot()
         if left:
             evidence = f"{len(left)} tasks were still waiting when their loop was closed"
-            report("task-spillover", _name(left[0]), evidence, self, None, record.closed_at)
+            report("task-spillover", task_name(left[0]), evidence, self, None, record.closed_at)
         elif generators and not in_order:
             evidence = "the loop was closed without shutdown_asyncgens() while this generator was suspended"
             report("asyncgen-cleanup", generators[0].__qualname__, evidence, self, None, record.closed_at)
@@ -78,31 +75,13 @@ def _closing(original: Method) -> Method:
     return close
 
 
-def _cancelling(original: Method) -> Method:
-    def _cancel_all_tasks(loop: Loop) -> None:
-        failed = sys.exc_info()[1] is not None  # then what else was going on is not lost, but cut off
-        left = [] if failed else [task for task in asyncio.all_tasks(loop) if not task.done() and not _ours(task)]
-        original(loop)
-        # A task that ends when it is cancelled and has nothing to lose is a service; one that a program's own
-        # function started with work still to do is lost. They cannot be told apart, so only the program's count.
-        lost = [task for task in left if task.cancelled() and _is_programs(task)]
-        if lost:
-            evidence = "asyncio.run() ended and cancelled this task, which nobody had awaited"
-            report("task-spillover", _name(lost[0]), evidence, loop, None, user_spot())
-
-    return _cancel_all_tasks
-
-
-def _is_programs(task: "asyncio.Task[Any]") -> bool:
-    code = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and is_programs(code.co_filename)
-
-
-def _name(task: "asyncio.Task[Any]") -> str:
+def task_name(task: "asyncio.Task[Any]") -> str:
+    """Say what a task executes."""
     return f"the task {getattr(task.get_coro(), '__qualname__', task.get_name())}()"
 
 
-def _ours(thing: Any) -> bool:
+def is_own(thing: Any) -> bool:
+    """Say whether a task or a generator executes homeloop's own code."""
     coroutine: Any = cast("Any", thing).get_coro() if isinstance(thing, asyncio.Task) else thing
     code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "ag_code", None)
     return code is not None and is_ours(code.co_filename)

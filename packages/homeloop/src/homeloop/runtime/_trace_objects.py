@@ -1,18 +1,16 @@
 """Tracing of objects: where pools, clients and tasks are made."""
 
-import asyncio
+import inspect
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from homeloop._provenance import ObjectRecord, Spot, object_records
-from homeloop.runtime._trace_patches import Method, Patches
+from homeloop.runtime._trace_imports import Hook
+from homeloop.runtime._trace_patches import Method, Patches, Switch
+from homeloop.runtime._trace_sites import is_end_of_block
 
 FindSpot = Callable[[], Spot | None]
 _CONSTRUCTORS: dict[str, tuple[str, ...]] = {
@@ -31,98 +29,60 @@ _CONSTRUCTORS: dict[str, tuple[str, ...]] = {
     "langgraph.store.sqlite.aio": ("AsyncSqliteStore",),
     "langgraph.store.postgres.aio": ("AsyncPostgresStore",),
 }
+_CLOSINGS = ("__aexit__", "aclose", "close")
 
 
-class _Importing(MetaPathFinder):
-    """Patches a module's classes as soon as the program has loaded it; loads nothing itself."""
-
-    def __init__(self, patches: Patches, find_spot: FindSpot) -> None:
-        self.patches, self.find_spot = patches, find_spot
-        self._busy: set[str] = set()
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in _CONSTRUCTORS or fullname in self._busy:
-            return None
-        self._busy.add(fullname)
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._busy.discard(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Watched(spec.loader, self.patches, self.find_spot)
-        return spec
-
-
-class _Watched(Loader):
+def constructor_hooks(patches: Patches, find_spot: FindSpot) -> dict[str, Hook]:
     """
-    Loads one module as its own loader does, then patches it; nothing of it is left in the module.
-
-    Not an attribute set on the loader: one loader may load many modules, as that of a zip file does.
-    """
-
-    def __init__(self, loader: Loader, patches: Patches, find_spot: FindSpot) -> None:
-        self._loader, self._patches, self._find_spot = loader, patches, find_spot
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        _patch_module(module, self._patches, self._find_spot)
-
-
-def patch_constructors(patches: Patches, find_spot: FindSpot) -> MetaPathFinder:
-    """
-    Record where pools and clients are made.
+    Return what records where pools and clients are made, and where blocks end that close them, by module.
 
     Args:
         patches: Keeps what is exchanged.
         find_spot: Tells the program's place.
-
-    Returns:
-        The finder that was put on ``sys.meta_path``.
     """
-    for name in _CONSTRUCTORS:
-        if name in sys.modules:
-            _patch_module(sys.modules[name], patches, find_spot)
-    finder = _Importing(patches, find_spot)
-    sys.meta_path.insert(0, finder)
-    return finder
+    return {name: partial(_patch_module, patches, find_spot) for name in _CONSTRUCTORS}
 
 
-def _patch_module(module: ModuleType, patches: Patches, find_spot: FindSpot) -> None:
+def _patch_module(patches: Patches, find_spot: FindSpot, module: ModuleType) -> None:
     for name in _CONSTRUCTORS[module.__name__]:
         kind = getattr(module, name, None)
-        if kind is not None:
-            patches.wrap(kind, "__init__", partial(_constructing, find_spot))
+        if kind is None:
+            continue
+        patches.wrap(kind, "__init__", partial(_constructing, find_spot))
+        for method in _CLOSINGS:
+            if inspect.iscoroutinefunction(getattr(kind, method, None)):
+                patches.wrap(kind, method, partial(_closing, is_block=method == "__aexit__"))
 
 
-def _constructing(find_spot: FindSpot, original: Method) -> Method:
+def _constructing(find_spot: FindSpot, original: Method, switch: Switch) -> Method:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        object_records.put(self, ObjectRecord(os.getpid(), find_spot()))
+        if switch.is_on:
+            object_records.put(self, ObjectRecord(os.getpid(), find_spot()))
         original(self, *args, **kwargs)
 
     return __init__
 
 
-def patch_tasks(patches: Patches, find_spot: FindSpot) -> None:
-    """Record where tasks are made, told by ``find_spot``."""
-    classes: list[Any] = [asyncio.BaseEventLoop]
-    if "uvloop" in sys.modules:
-        classes.append(sys.modules["uvloop"].Loop)
-    for kind in classes:
-        patches.wrap(kind, "create_task", partial(_starting, find_spot))
+def _closing(original: Method, switch: Switch, *, is_block: bool) -> Method:
+    async def close(self: Any, *args: Any, **kwargs: Any) -> Any:
+        record = object_records.get(self) if switch.is_on else None
+        if record is not None:
+            record.block_ended = is_block or is_end_of_block()
+        return await original(self, *args, **kwargs)
+
+    return close
 
 
-def _starting(find_spot: FindSpot, original: Method) -> Method:
+def patch_tasks(patches: Patches, kind: Any, find_spot: FindSpot) -> None:
+    """Record where a class of loops makes tasks, told by ``find_spot``."""
+    patches.wrap(kind, "create_task", partial(_starting, find_spot))
+
+
+def _starting(find_spot: FindSpot, original: Method, switch: Switch) -> Method:
     def create_task(self: Any, *args: Any, **kwargs: Any) -> Any:
         task = original(self, *args, **kwargs)
-        object_records.put(task, ObjectRecord(os.getpid(), find_spot()))
+        if switch.is_on:
+            object_records.put(task, ObjectRecord(os.getpid(), find_spot()))
         return task
 
     return create_task

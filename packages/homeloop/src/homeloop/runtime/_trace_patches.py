@@ -8,28 +8,36 @@ _ABSENT = object()
 Method = Callable[..., Any]
 
 
+class Switch:
+    """Whether the methods exchanged together do what they are for."""
+
+    __slots__ = ("is_on",)
+
+    def __init__(self) -> None:
+        self.is_on = True
+
+
 class Patches:
     """Methods that were exchanged, in the order in which that was done. Not for two threads at once."""
 
     def __init__(self) -> None:
         self._undo: list[tuple[Any, str, object, object]] = []
-        self._switch = _Switch()
+        self._switch = Switch()
 
-    def wrap(self, owner: Any, name: str, wrapper: Callable[[Method], Method]) -> None:
+    def wrap(self, owner: Any, name: str, wrapper: Callable[[Method, Switch], Method]) -> None:
         """
-        Exchange ``owner.name`` for ``wrapper(original)``; do nothing where there is no such name.
+        Exchange ``owner.name`` for ``wrapper(original, switch)``; do nothing where there is no such name.
 
         Args:
             owner: A class or a module that can be written to.
-            wrapper: Takes the function as it is found, inherited ones included.
-
-        Who wraps it once more keeps ours alive: after `undo` it does nothing but call the original.
+            wrapper: Takes the function as it is found, inherited ones included. Others may wrap
+                what it returns, and keep it after `undo`: with the switch off it must only call the original.
         """
         original = getattr(owner, name, None)
         if original is None:
             return
         before = _own(owner, name)
-        changed = _switched(original, wrapper(original), self._switch)
+        changed = wrapper(original, self._switch)
         changed.__name__ = name
         changed.__wrapped__ = original  # type: ignore[attr-defined]
         try:
@@ -41,7 +49,7 @@ class Patches:
     def undo(self) -> None:
         """Put everything back; what somebody else has exchanged since then is left alone."""
         self._switch.is_on = False
-        self._switch = _Switch()
+        self._switch = Switch()
         while self._undo:
             owner, name, before, changed = self._undo.pop()
             if _own(owner, name) is not changed:
@@ -50,22 +58,6 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, before)
-
-
-class _Switch:
-    """Whether the methods exchanged together do what they are for."""
-
-    __slots__ = ("is_on",)
-
-    def __init__(self) -> None:
-        self.is_on = True
-
-
-def _switched(original: Method, changed: Method, switch: _Switch) -> Method:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return (changed if switch.is_on else original)(*args, **kwargs)
-
-    return call
 
 
 def _own(owner: Any, name: str) -> object:

@@ -96,6 +96,18 @@ def is_closing(depth: int = 2) -> bool:
     return False
 
 
+def is_end_of_block(depth: int = 2) -> bool:
+    """Say whether somebody leaves an ``async with`` among the callers."""
+    frame = sys._getframe(depth)  # pyright: ignore[reportPrivateUsage] - documented all the same
+    for _ in range(_MAX_DEPTH):
+        if frame.f_code.co_name == "__aexit__":
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False
+
+
 def is_programs(file: str) -> bool:
     """Say whether a file is the program's own: no library's, no package's, not ours."""
     if file.startswith(("<frozen", _OWN)) or file.endswith(".pyx") or any(part in file for part in _PACKAGES):

@@ -2,14 +2,11 @@
 
 from homeloop.errors import DeadlockError
 from homeloop.runtime._originals import RLock, real_threading
-from homeloop.runtime._probe import thread_stack
+from homeloop.runtime._probe import loop_threads, thread_stack
 
 _lock = RLock()  # re-entered by signal handlers and finalizers
 _waits: dict[int, int] = {}
-"""The thread of a blocked loop, and the thread of the loop it waits for."""
-
-loop_threads: set[int] = set()
-"""The threads that run a runtime's loop. Only their waits matter here: nobody waits for other threads."""
+"""The thread of a blocked loop, and the thread of the loop it waits for. Nobody waits for other threads."""
 
 
 def awaited_by(me: int) -> int | None:

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from homeloop.runtime._blocked import BlockedLoop, blocked_loops
@@ -116,6 +117,22 @@ class Job(Future[Any]):
             _here.job = None
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """
+    The threads of one loop's executor.
+
+    Attributes:
+        busy: Threads that work now; those that wait in ``run`` do not count.
+        size: How many may work at the same time.
+        queued: Jobs that wait for a thread.
+    """
+
+    busy: int
+    size: int
+    queued: int
+
+
 class Workers(ThreadPoolExecutor):
     """
     At most ``size`` threads that work at the same time; those that wait in ``run`` do not count.
@@ -165,6 +182,13 @@ class Workers(ThreadPoolExecutor):
             timeout = min(timeout, self._threading.TIMEOUT_MAX)
         with self._lock:
             return bool(self._lock.wait_for(lambda: not self._crew, timeout))
+
+    def statistics(self) -> WorkerStatistics:
+        """Return what they are doing now. Takes no lock: a signal handler may ask, too."""
+        # A thread counts as idle until it has taken what it was woken for, and one that is woken has no job yet.
+        queued = len(self._jobs)
+        busy = len(self._crew) - self._idle - self._waiting
+        return WorkerStatistics(max(0, busy), self._size, queued)
 
     def lose_one(self) -> None:
         """Count a worker out that begins to wait in ``run``."""

@@ -34,7 +34,7 @@ POOLS = {  # and how many tasks at a time
     "asyncio": 8,  # ours; Celery says "custom"
 }
 BROKERS = ("redis", "rabbitmq", "filesystem")
-LOOP_ERRORS = (  # what asyncio and Celery say when something was left behind
+LOOP_ERRORS = (  # what asyncio, Celery and libraries of greenlets say when something was left behind
     "Event loop is closed",
     "Task was destroyed but it is pending",
     "Task exception was never retrieved",
@@ -42,6 +42,8 @@ LOOP_ERRORS = (  # what asyncio and Celery say when something was left behind
     "different loop",
     "Unrecoverable error",
     "BlockingSwitchOutError",
+    "Second simultaneous read",
+    "ConcurrentObjectUseError",
 )
 
 

@@ -130,9 +130,8 @@ def test_closing_goes_on_when_the_connection_it_waits_on_is_dead(  # type: ignor
     """Kombu reads from it first; acknowledgements are sent and messages given back all the same."""
     here = received(consuming, redis, prefix, 5)
     here.channel.basic_qos(prefetch_count=10)
-    here.hub.run_once()
+    here.run_until(lambda: here.channel._in_poll)
     waiting = here.channel._in_poll
-    assert waiting
     here.received[0].ack()
     waiting._sock.shutdown(socket.SHUT_RDWR)
     here.close()

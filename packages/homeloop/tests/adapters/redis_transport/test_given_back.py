@@ -1,8 +1,12 @@
 """What a worker had when Redis went away is delivered again when Redis is back."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from kombu import Connection
+
+from homeloop.adapters.celery._give_back import GiveBack
 
 WAIT = 30.0  # seconds
 
@@ -29,3 +33,21 @@ def test_messages_are_given_back_when_redis_is_there_again(  # type: ignore[no-u
         wait_until(lambda: "Trying again in" in log.read_text(), "the worker to notice")
         relay.is_away = False
         assert result.get(timeout=WAIT) == "second run"
+
+
+@pytest.mark.needs("redis")
+def test_a_kombu_that_keeps_its_notes_elsewhere_is_told_of(  # type: ignore[no-untyped-def]
+    redis_url: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the worker starts, not when it has lost something: then it goes on without giving back."""
+    options = {"global_keyprefix": prefix}
+    with Connection(redis_url, transport_options=options) as connection, connection.channel() as channel:
+        consumer = SimpleNamespace(task_consumer=SimpleNamespace(channel=channel))
+        step = GiveBack(consumer)
+        known = channel.qos._delivered
+        for notes, warnings in ((known, 0), ([], 1), (known, 0)):
+            caplog.clear()
+            channel.qos._delivered = notes
+            step.start(consumer)
+            assert len(caplog.records) == warnings
+            assert all("delivered again after the visibility timeout" in each.message for each in caplog.records)

@@ -61,13 +61,15 @@ def test_queues_take_turns_and_priorities_go_first(consuming) -> None:  # type: 
 @pytest.mark.needs("redis")
 @pytest.mark.parametrize("strategy", ["priority", "sorted"])
 def test_another_order_of_queues_is_kept(consuming, strategy: str) -> None:  # type: ignore[no-untyped-def]
-    """Kombu's own: the first queue is emptied first."""
-    here = consuming(["a first", "b second"], 100, queue_order_strategy=strategy)
-    here.send(1, *range(100, 106))
-    here.send(0, *range(6))
+    """Kombu's own: the first queue is emptied first (which one that is, kombu 5.5 leaves to a set)."""
+    bodies = {"a first": [*range(6)], "b second": [*range(100, 106)]}
+    here = consuming([*bodies], 100, queue_order_strategy=strategy)
+    here.send(1, *bodies["b second"])
+    here.send(0, *bodies["a first"])
     here.start()
+    first, second = here.channel._queue_cycle.consume(2)
     here.run_until(lambda: len(here.received) == 12)
-    assert here.bodies() == [*range(6), *range(100, 106)]
+    assert here.bodies() == bodies[first] + bodies[second]
 
 
 @pytest.mark.needs("redis")

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from homeloop.errors import CallTimeoutError
+
 tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 steps: list[str] = []  # of clean-ups, in this process
 tasks: list["asyncio.Task[Any]"] = []  # kept alive on purpose
@@ -308,6 +310,21 @@ async def report_then_wait(report: Callable[..., Awaitable[None]]) -> None:
     await asyncio.Event().wait()
 
 
+async def report_until_cancelled(report: Callable[..., Awaitable[None]]) -> None:
+    """Report, wait for ever, and report once more in the clean-up."""
+    try:
+        await report("begun")
+        await asyncio.Event().wait()
+    finally:
+        await report("cleaning up")
+
+
+async def report_and_yield(report: Callable[..., Awaitable[None]]) -> AsyncGenerator[int]:
+    yield 1
+    await report("going on", 50.0)
+    yield 2
+
+
 async def report_optionally(report: Callable[..., Awaitable[None]] | None = None) -> bool:
     return report is not None
 
@@ -518,3 +535,14 @@ async def clean_up_for_ever() -> None:
 
     tasks.append(asyncio.create_task(hydra(), name="hydra"))
     await asyncio.sleep(0)
+
+
+def pass_gate(gate: str) -> None:
+    """Block until somebody has opened the other end of a FIFO and closed it again."""
+    with open(gate) as end:
+        end.read()
+
+
+async def raise_call_timeout() -> None:
+    """Raise what a call of the work's own has raised."""
+    raise CallTimeoutError("other()", 5.0, (), (), True)

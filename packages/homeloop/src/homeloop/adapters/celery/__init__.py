@@ -1,7 +1,7 @@
 """
 Run ``async def`` Celery tasks on the process's one runtime.
 
-Tested with Celery 5.7 on the prefork, threads, solo, gevent and eventlet pools.
+Tested with Celery 5.5, 5.6 and 5.7, on the prefork, threads, solo, gevent and eventlet pools and on our own.
 """
 
 from homeloop.adapters.celery._config import RecommendedConfig, recommended_config

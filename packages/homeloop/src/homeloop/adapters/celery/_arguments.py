@@ -27,7 +27,7 @@ def check_app(where: str, app: object) -> None:
 
 def check_task_function(fn: object) -> None:
     """
-    Refuse an async generator function for a task's.
+    Refuse for a task's function an async generator function, and a method that does not take the task.
 
     Raises:
         ConfigurationError: It is one.
@@ -38,6 +38,14 @@ def check_task_function(fn: object) -> None:
             f"{name} is an async generator function (async def with a yield): a task has one result",
             "collect what it yields in an async def task, and return a list; or send a task for each",
         )
+    if inspect.ismethod(fn) and inspect.iscoroutinefunction(fn):
+        try:
+            inspect.signature(fn)
+        except ValueError:
+            raise ConfigurationError(
+                f"{fn.__qualname__} takes no argument, and bind=True hands it the task",
+                "let self be its first parameter, or leave bind out",
+            ) from None
 
 
 def check_number(

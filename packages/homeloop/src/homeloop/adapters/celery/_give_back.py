@@ -1,15 +1,22 @@
-"""What a worker gives back to Redis when it has connected anew: messages of a connection that broke."""
+"""What a worker gives back to Redis: messages of a connection that broke, and of workers that were killed."""
 
 # pyright: basic
 # (Celery and kombu ship no types: strict mode would complain of every value that comes from them.)
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+import kombu
 from celery import bootsteps
 from celery.utils.log import get_logger
 
+from homeloop.adapters.celery._worker import is_green
+
 logger = get_logger(__name__)
+
+_INTERVAL = 10.0
+"""Seconds between looks for lost messages, unless kombu's option says otherwise: its own default."""
 
 
 class GiveBack(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
@@ -28,14 +35,80 @@ class GiveBack(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships n
 
     def start(self, parent: Any) -> None:
         """Give back what the connection before could not, now that there is another one."""
-        redis: Any = sys.modules.get("kombu.transport.redis")
-        notes: Any = getattr(parent.task_consumer.channel, "qos", None)
-        if redis is None or not isinstance(notes, redis.QoS):
+        notes = _redis_notes(parent)
+        if notes is None:
             return
-        before = self._before
-        tags = [] if before is None else list(before._delivered)
+        if _tags(notes) is None:
+            logger.warning(
+                "kombu %s keeps its notes of unacknowledged messages where homeloop does not know (5.5 to 5.7 "
+                "are known): when Redis goes away, what this worker had is delivered again after the visibility "
+                "timeout, not at once; upgrade homeloop",
+                kombu.__version__,
+            )
+            return
+        tags = [] if self._before is None else _tags(self._before) or []
         for tag in tags:
             notes.restore_by_tag(tag)  # nothing, if somebody has done so
         self._before = notes  # now: if the connection is lost in between, it is for the next one
         if tags:
             logger.warning("%d messages of the connection that was lost are given back to Redis", len(tags))
+
+
+class LookForLost(bootsteps.StartStopStep):  # type: ignore[misc]
+    """
+    A step of the consumer in a worker whose tasks are greenlets.
+
+    What a killed worker had comes back when another one looks for it, after the visibility timeout. A timer of
+    kombu's hub has the others look. Here there is no hub, and kombu's consumer looks when it has waited for news
+    in vain, which it never does: Redis tells it before that there are none. So the worker's timer has it look.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._transport: Any = None  # kombu's, of the present connection
+        self._is_timed = False
+
+    def include_if(self, parent: Any) -> bool:
+        """Tell whether this worker needs it."""
+        return is_green()
+
+    def start(self, parent: Any) -> None:
+        """Look through this connection from now on; the first time, have the timer do so now and then."""
+        notes = _redis_notes(parent)
+        if notes is None:
+            return
+        self._transport = notes.channel.connection
+        if not self._is_timed:
+            self._is_timed = True
+            seconds = self._transport.client.transport_options.get("unacked_restore_interval", _INTERVAL)
+            parent.timer.call_repeatedly(seconds if seconds > 0 else _INTERVAL, self._look)
+
+    def stop(self, parent: Any) -> None:
+        """Look no more through this connection, which is lost or about to close."""
+        self._transport = None
+
+    def _look(self) -> None:
+        """Have kombu give back what is lost, as its hub would. Greenlet: one of the timer's own for each call."""
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            transport.cycle.maybe_restore_messages()
+        except (*transport.connection_errors, *transport.channel_errors):
+            # If it is the connection, the consumer finds that out, too, and says so.
+            logger.debug("Redis could not be asked for lost messages; once more in a while", exc_info=True)
+
+
+def _redis_notes(parent: Any) -> Any:
+    """Return kombu's notes of what a consumer's connection has delivered; None if it is none to Redis."""
+    redis: Any = sys.modules.get("kombu.transport.redis")
+    notes: Any = getattr(parent.task_consumer.channel, "qos", None)
+    return notes if redis is not None and isinstance(notes, redis.QoS) else None
+
+
+def _tags(notes: Any) -> list[str] | None:
+    """Return the tags of what was delivered and is not acknowledged; None if this kombu does not tell."""
+    delivered = getattr(notes, "_delivered", None)  # kombu has no public name for them
+    return list(delivered) if isinstance(delivered, Mapping) else None

@@ -11,9 +11,10 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
-from celery import signals
+from celery import bootsteps, signals
 
 from homeloop.adapters.celery._worker import is_green
 
@@ -87,6 +88,28 @@ class _InGreenlet:
 
     def __call__(self, *args: Any) -> None:
         self._spawn(self._handler, *args)
+
+
+class CancelWithoutAnswer(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
+    """
+    A step of the consumer in a worker whose tasks are greenlets, for RabbitMQ.
+
+    The handler of a cold shutdown cancels the consumer before the tasks, and would wait for the answer. But the
+    consumer's own greenlet reads that socket, and the libraries refuse a second reader: unless the answer was
+    there at once the handler ended, and no task was cancelled. So nobody is told to wait for it.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def include_if(self, parent: Any) -> bool:
+        """Tell whether this worker needs it."""
+        return is_green()
+
+    def start(self, parent: Any) -> None:
+        """Have the present connection's consumer cancelled so."""
+        if parent.connection.transport.driver_name == "py-amqp":
+            channel = parent.task_consumer.channel
+            channel.basic_cancel = partial(channel.basic_cancel, nowait=True)
 
 
 def _let_handlers_block(spawn: Spawn) -> None:

@@ -13,7 +13,8 @@ from celery.utils.imports import symbol_by_name
 
 from homeloop import LoopRuntime
 from homeloop.adapters.celery._arguments import check_app, check_functions, check_number, check_task_function
-from homeloop.adapters.celery._give_back import GiveBack
+from homeloop.adapters.celery._give_back import GiveBack, LookForLost
+from homeloop.adapters.celery._hub import CancelWithoutAnswer
 from homeloop.adapters.celery._lifecycle import WARM_UP_TIMEOUT, WarmUp, warm_up_with_worker
 from homeloop.adapters.celery._pydantic import with_models
 from homeloop.adapters.celery._stacks import follow_context
@@ -74,7 +75,7 @@ def install(
     if "register_task" in vars(app):
         return
     untyped: Any = app
-    untyped.steps["consumer"].add(GiveBack)
+    untyped.steps["consumer"].update((CancelWithoutAnswer, GiveBack, LookForLost))
     from_function, register, decorator = app._task_from_fun, app.register_task, app.task
 
     def task(*args: Any, **options: Any) -> Any:

@@ -69,15 +69,15 @@ def own_limits(task: Any, request: Any) -> Limits:
     """
     Return the limits that are ours to enforce for a request, so that each reaches the coroutine on every pool.
 
-    Prefork sends the soft one as a signal, gevent throws the hard one; threads, solo and eventlet
-    have none at all. Prefork's hard one is a kill: see `limits_of_pool`.
+    Prefork sends the soft one as a signal; elsewhere there is none, and a hard one on gevent alone. The hard one
+    is ours on every pool: see `limits_of_pool`.
     """
     if request.called_directly or request.is_eager:
         return Limits(None, None)
     hard, soft = request.timelimit or (None, None)
     return Limits(
         None if is_pool_child() else soft or task.soft_time_limit or _worker.limits.soft,
-        None if _worker.has_pool("gevent") else hard or task.time_limit or _worker.limits.hard,
+        hard or task.time_limit or _worker.limits.hard,
     )
 
 
@@ -91,12 +91,13 @@ def limits_of_pool(task: Any, limits: tuple[float | None, float | None]) -> tupl
     """
     Return the limits (hard, soft) a pool is to be told for a request.
 
-    Prefork's hard limit kills a child at once, without any clean-up. Ours is to come first, so the
-    pool's is postponed: it ends the child only if the coroutine did not end within the grace.
+    Prefork's hard limit kills a child at once, without any clean-up; gevent's ends the greenlet that waits, and
+    nobody learns what blocks the loop. Ours is to come first, so the pool's is postponed: it ends the child, or
+    the greenlet, only if the coroutine did not end within the grace.
     """
     hard, soft = limits
     hard = hard or task.time_limit or _worker.limits.hard
-    if not hard or not task.is_async or not is_prefork():
+    if not hard or not task.is_async or not _worker.has_pool("prefork", "gevent"):
         return limits
     return hard + grace_of(task.runtime) + KILL_MARGIN, soft
 

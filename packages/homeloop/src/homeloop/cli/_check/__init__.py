@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("text", "json", "github", "sarif")
 _FOUND, _WRONG = 1, 2
+_MAX_SHOWN = 200  # characters of a path in a message
 
 
 def add_to(commands: "Commands") -> None:
@@ -23,7 +24,8 @@ def add_to(commands: "Commands") -> None:
         "thread, asyncio.run() again and again.",
         epilog="Suppress a finding with a comment on its line: # homeloop: ignore[HL101]. [tool.homeloop.check] "
         "in pyproject.toml has select, ignore, exclude and per-file-ignores. homeloop explain HL101 tells more. "
-        "Exit code: 0 nothing found, 1 something found, 2 a file or the configuration could not be read.",
+        "Exit code: 0 nothing found, 1 something found, 2 a file or the configuration could not be read, or there "
+        "is no Python file.",
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="files and folders; default: here")
     parser.add_argument("--format", choices=_FORMATS, default="text", help="default: text")
@@ -44,10 +46,13 @@ def _run(chosen: argparse.Namespace) -> int:
         sys.stdout.write(list_rules())
         return 0
     paths: list[Path] = chosen.paths or [Path()]
-    absent = [path for path in paths if not path.exists()]
-    if absent:
-        sys.stderr.write(f"homeloop check: there is no {absent[0]}\n")
-        return _WRONG
+    for path in paths:
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            sys.stderr.write(f"homeloop check: {str(path)[:_MAX_SHOWN]!r} cannot be read: {why}\n")
+            return _WRONG
     try:
         config = read_config(paths[0]).chosen(chosen.select, chosen.ignore)
     except ConfigError as error:
@@ -57,6 +62,9 @@ def _run(chosen: argparse.Namespace) -> int:
     sys.stdout.write(FORMATS[chosen.format](result))
     for path, why in result.unread:
         sys.stderr.write(f"homeloop check: not checked: {shown(path)}: {why}\n")
+    if not result.checked and not result.unread and not config.exclude:
+        sys.stderr.write("homeloop check: there are no Python files to check\n")
+        return _WRONG
     if result.unread:
         return _WRONG
     return _FOUND if result.findings else 0

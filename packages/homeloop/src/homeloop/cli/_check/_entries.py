@@ -1,11 +1,14 @@
 """What calls a program's functions: Celery, web frameworks, models; and how often its own code does."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
-from homeloop.cli._check._known import APPLICATIONS, ROUTES
-from homeloop.cli._check._project import Global, Project, Run
+from homeloop.cli._check._celery import Celery
+from homeloop.cli._check._known import APPLICATIONS, ROUTES, SERVERS
+from homeloop.cli._check._project import Project
+from homeloop.cli._check._runs import Run
 from homeloop.cli._check._source import Module, Scope
 
 _MANY = 2
@@ -30,17 +33,31 @@ class Entries:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._reachable = _Reachable(project)
+        self._celery = Celery(project)
         self._entries = {
             scope: Entry(kind, scope) for scope in project.scopes if (kind := self._kind(scope)) is not None
         }
 
     def of(self, scope: Scope) -> Entry | None:
         """Return the entry that a function is, or that calls it, be it through others."""
+        found = self._above(scope, self._entries)
+        return None if found is None else self._entries[found]
+
+    def is_hosted(self, scope: Scope) -> bool:
+        """Say whether a coroutine of a server's loop comes to a function, here or on a thread."""
+        return self._above(scope, self.hosted) is not None
+
+    def is_on_thread(self, scope: Scope) -> bool:
+        """Say whether a function is given to a thread, itself or through those that call it."""
+        return self._above(scope, self._project.on_threads) is not None
+
+    def _above(self, scope: Scope, wanted: Container[Scope]) -> Scope | None:
+        """Return the nearest wanted one of a function and those that call it, here or on a thread."""
         seen, waiting = {scope}, [scope]
         while waiting:
             at = waiting.pop(0)
-            if at in self._entries:
-                return self._entries[at]
+            if at in wanted:
+                return at
             callers = [caller for caller, _ in self._project.callers.get(at, ())]
             callers += [each.by for each in self._project.handed if each.function is at]
             for caller in callers:
@@ -48,6 +65,18 @@ class Entries:
                     seen.add(caller)
                     waiting.append(caller)
         return None
+
+    @cached_property
+    def hosted(self) -> set[Scope]:
+        """Coroutine functions that a server calls on its one loop."""
+        return {scope for scope in self._project.scopes if scope.is_async and self._is_hosted(scope)}
+
+    def _is_hosted(self, scope: Scope) -> bool:
+        for decorator in scope.decorators:
+            named = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if isinstance(named, ast.Attribute) and named.attr in (*ROUTES, "middleware", "on_event", "websocket"):
+                return self._project.origin(named.value, scope.parent or scope) in SERVERS
+        return False
 
     def is_task(self, scope: Scope) -> bool:
         """Say whether a function is a Celery task."""
@@ -58,10 +87,10 @@ class Entries:
         return scope in self._entries and self._entries[scope].kind == "endpoint"
 
     def _kind(self, scope: Scope) -> str | None:
+        if self._celery.is_task(scope):
+            return "Celery task"
         for decorator in scope.decorators:
             named = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if self.is_task_decorator(named, scope.parent or scope):
-                return "Celery task"
             target = self._project.resolve(named, scope.parent or scope)
             if target == "dramatiq.actor":
                 return "actor"
@@ -74,54 +103,28 @@ class Entries:
         return None
 
     def _is_route(self, named: ast.expr, scope: Scope) -> bool:
-        """Say whether a decorator makes an endpoint of a sync function."""
-        if scope.is_async or not isinstance(named, ast.Attribute) or named.attr not in ROUTES:
+        """Say whether a decorator makes an endpoint of a function that is called outside of loops."""
+        if scope.is_async and scope not in self._project.implicit:
             return False
-        made = self._made_by(named.value, scope.parent or scope)
+        if not isinstance(named, ast.Attribute) or named.attr not in ROUTES:
+            return False
+        made = self._project.origin(named.value, scope.parent or scope)
         return made is not None and made in APPLICATIONS
 
-    def is_task_decorator(self, named: ast.expr, scope: Scope) -> bool:
-        """Say whether a decorator is Celery's."""
-        target = self._project.resolve(named, scope)
-        if target in ("celery.shared_task", "celery.task", "celery.decorators.task"):
-            return True
-        if not isinstance(named, ast.Attribute) or named.attr != "task":
-            return False
-        made = self._made_by(named.value, scope)
-        # An application that is not among the files is known by what it is imported as.
-        return made in ("celery.Celery", "celery.app.base.Celery") or (
-            made is not None and made.rpartition(".")[2] in ("celery", "celery_app", "celeryapp")
-        )
-
-    def _made_by(self, node: ast.expr, scope: Scope) -> str | None:
-        """Return the dotted name of what made an object, or of the object if it is not among our modules."""
-        target = self._project.resolve(node, scope)
-        if isinstance(target, Global):
-            for value in self._project.assigned(target):
-                made = self._project.called(value, target.module.top) if value is not None else None
-                if isinstance(made, Scope):  # a factory: what it returns
-                    made = self._returned(made)
-                if isinstance(made, str):
-                    return made
-            return None
-        if isinstance(node, ast.Name) and target is None:
-            value = self._project.value_of(node, scope)
-            made = self._project.called(value, scope) if value is not None else None
-            return made if isinstance(made, str) else None
-        return target if isinstance(target, str) else None
-
-    def _returned(self, scope: Scope) -> str | None:
-        for node in scope.own:
-            if isinstance(node, ast.Return) and node.value is not None:
-                value = self._project.value_of(node.value, scope)
-                made = self._project.called(value, scope) if value is not None else None
-                if isinstance(made, str):
-                    return made
-        return None
-
-    def times(self, module: Module, runs: Iterable[Run]) -> int:
+    def times(self, runs: Iterable[Run]) -> int:
         """Return how often a module, as a program, executes any of these runs: 0, 1 or 2, which is many."""
-        return _Count(self._project, {run.call for run in runs}, self._reachable).of(module.top)
+        made = {run.made for run in runs}
+        modules = dict.fromkeys(module for each in made for module in self._programs.get(each, ()))
+        return max((_Count(self._project, made, self._reachable).of(module.top) for module in modules), default=0)
+
+    @cached_property
+    def _programs(self) -> dict[ast.AST, list[Module]]:
+        """For what makes a loop the modules that, as programs, may come to it."""
+        found: dict[ast.AST, list[Module]] = {}
+        for module in self._project.modules:
+            for made in self._reachable.from_scope(module.top):
+                found.setdefault(made, []).append(module)
+        return found
 
 
 class _Reachable:
@@ -139,10 +142,10 @@ class _Reachable:
         """Return the calls of the runs that a statement may come to, through the functions that it calls."""
         if node not in self._of_node:
             runs, called = self._seen(ast.walk(node), scope)
-            self._of_node[node] = runs.union(*map(self._from_scope, called))
+            self._of_node[node] = runs.union(*map(self.from_scope, called))
         return self._of_node[node]
 
-    def statements(self, body: list[ast.stmt], scope: Scope, runs: set[ast.Call]) -> list[ast.stmt]:
+    def statements(self, body: list[ast.stmt], scope: Scope, runs: set[ast.AST]) -> list[ast.stmt]:
         """Return those of a function's statements that may come to one of the runs."""
         if scope not in self._positions:
             found = self._positions[scope] = {}
@@ -152,7 +155,8 @@ class _Reachable:
         known = self._positions[scope]
         return [body[each] for each in sorted({each for run in runs for each in known.get(run, ())})]
 
-    def _from_scope(self, scope: Scope) -> set[ast.AST]:
+    def from_scope(self, scope: Scope) -> set[ast.AST]:
+        """Return the calls of the runs that a function may come to, through those that it calls."""
         if scope not in self._of_scope:
             seen, waiting, found = {scope}, [scope], set[ast.AST]()
             while waiting:
@@ -172,17 +176,20 @@ class _Reachable:
             if isinstance(node, ast.Call):
                 given = self.handed.get(node)
                 target = self._project.called(node, scope) if given is None else given.function
-                if node in self._project.run_calls:
+                if node in self._project.made_loops:
                     runs.add(node)
                 if isinstance(target, Scope):
                     called.add(target)
+                    implicit = self._project.implicit.get(target)
+                    if implicit is not None:
+                        runs.add(implicit.made)
         return runs, called
 
 
 class _Count:
     """Follows a module's code: branches of an if exclude each other, a loop is many."""
 
-    def __init__(self, project: Project, runs: set[ast.Call], reachable: _Reachable) -> None:
+    def __init__(self, project: Project, runs: set[ast.AST], reachable: _Reachable) -> None:
         self._project = project
         self._runs = runs
         self._reachable = reachable
@@ -236,7 +243,9 @@ class _Count:
             return 1
         target = self._project.called(node, scope)
         if isinstance(target, Scope):
-            return self.of(target)
+            implicit = self._project.implicit.get(target)
+            starts = implicit is not None and implicit.made in self._runs
+            return min(_MANY, self.of(target) + starts)
         handed = self._reachable.handed.get(node)
         if handed is None:
             return 0

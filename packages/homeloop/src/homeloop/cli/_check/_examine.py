@@ -51,12 +51,14 @@ def examine(paths: Sequence[Path], config: Config) -> Result:
     """Check files and folders, all as one project."""
     modules: list[Module] = []
     unread: list[tuple[Path, str]] = []
-    for path, root in _files(paths, config):
+    for path, root in _files(paths, config, unread):
         try:
             modules.append(read_module(path, root))
         except SyntaxError as error:
             unread.append((path, f"line {error.lineno}: {error.msg}" if error.lineno else error.msg))
-        except (UnicodeDecodeError, OSError) as error:
+        except OSError as error:
+            unread.append((path, error.strerror or str(error)))
+        except UnicodeDecodeError as error:
             unread.append((path, str(error)))
     project = Project(modules)
     by_path = {module.path: module for module in modules}
@@ -75,19 +77,23 @@ def _is_ignored(finding: Finding, modules: dict[Path, Module]) -> bool:
     return modules[spot.path].is_ignored(spot.line, rule.code, rule.name)
 
 
-def _files(paths: Sequence[Path], config: Config) -> Iterator[tuple[Path, Path]]:
+def _files(paths: Sequence[Path], config: Config, unread: list[tuple[Path, str]]) -> Iterator[tuple[Path, Path]]:
     """Yield each file once, however it is named, with what was asked for that contains it."""
+
+    def note(error: OSError) -> None:
+        unread.append((Path(error.filename), error.strerror or str(error)))
+
     seen: set[str] = set()
     for root in paths:
-        for path in sorted(_python_files(root, config)) if root.is_dir() else [root]:
+        for path in sorted(_python_files(root, config, note)) if root.is_dir() else [root]:
             whole = os.path.realpath(path)
             if whole not in seen:
                 seen.add(whole)
                 yield path, root
 
 
-def _python_files(root: Path, config: Config) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
+def _python_files(root: Path, config: Config, note: Callable[[OSError], None]) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root, onerror=note):
         folders[:] = [
             each
             for each in folders

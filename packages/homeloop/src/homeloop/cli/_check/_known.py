@@ -71,6 +71,15 @@ NEED_A_LOOP: frozenset[str] = frozenset(
 
 RUNS: frozenset[str] = frozenset(("anyio.run", "asyncio.run", "asyncio.runners.run", "uvloop.run"))
 
+RUNNERS: dict[str, frozenset[str]] = {
+    "run": frozenset(("asyncio.Runner", "asyncio.runners.Runner")),
+    "run_until_complete": frozenset(("asyncio.new_event_loop", "uvloop.new_event_loop")),
+}
+"""Methods that run a coroutine on a loop, by what makes an object that has one of its own."""
+
+WRAPPERS: tuple[str, ...] = ("asgiref.sync.AsyncToSync", "asgiref.sync.async_to_sync")
+"""What makes a coroutine function one that starts a loop in every call."""
+
 MANAGERS: frozenset[str] = frozenset(
     f"{name}.from_conn_string"
     for name in (
@@ -98,15 +107,23 @@ CACHES: frozenset[str] = frozenset(
     )
 )
 
-APPLICATIONS: frozenset[str] = frozenset(
+CACHED_PROPERTIES: frozenset[str] = frozenset(
     (
-        "fastapi.APIRouter",
-        "fastapi.FastAPI",
-        "fastapi.routing.APIRouter",
-        "flask.Blueprint",
-        "flask.Flask",
+        "celery.utils.cached_property",
+        "django.utils.functional.cached_property",
+        "functools.cached_property",
+        "kombu.utils.cached_property",
     )
 )
+"""What keeps in an object what a method returned first."""
+
+SERVERS: frozenset[str] = frozenset(("fastapi.APIRouter", "fastapi.FastAPI", "fastapi.routing.APIRouter"))
+"""Applications whose coroutine functions all run on the one loop of their server."""
+
+LOOP_PER_CALL: frozenset[str] = frozenset(("flask.Blueprint", "flask.Flask"))
+"""Applications whose coroutine functions run on a loop of their own, each time they are called."""
+
+APPLICATIONS: frozenset[str] = SERVERS | LOOP_PER_CALL
 
 ROUTES: frozenset[str] = frozenset(
     ("api_route", "delete", "get", "head", "options", "patch", "post", "put", "route")

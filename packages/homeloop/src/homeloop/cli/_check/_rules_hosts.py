@@ -8,7 +8,9 @@ from pathlib import Path
 from homeloop.cli._check._entries import Entries
 from homeloop.cli._check._findings import Finding, found
 from homeloop.cli._check._known import RUNS
-from homeloop.cli._check._project import Global, Project, Run
+from homeloop.cli._check._names import Global
+from homeloop.cli._check._project import Project
+from homeloop.cli._check._runs import Run
 from homeloop.cli._check._shared import SharedObjects
 from homeloop.cli._check._source import Module, Scope
 
@@ -20,7 +22,7 @@ def outer_clients(project: Project) -> Iterator[Finding]:
     """HL116: a function inside a coroutine starts another loop for what the coroutine has opened on its own."""
     objects = SharedObjects(project)
     for run in project.runs:
-        if run.coroutine is None or run.scope.is_async:
+        if run.scope.is_async and not run.is_elsewhere:
             continue
         for holder, name, value, at in _outer_names(project, run):
             what = objects.made_by(value, holder) or _entered(project, value, holder)
@@ -32,14 +34,14 @@ def outer_clients(project: Project) -> Iterator[Finding]:
                     f"{what} `{name}` belongs to the loop that runs {holder.label}(), not to the one started here",
                     (holder, value, "it is made here"),
                     (at[0], at[1], "it is used here"),
+                    *run.start,
                 )
                 break
 
 
 def _outer_names(project: Project, run: Run) -> Iterator[tuple[Scope, str, ast.expr, tuple[Scope, ast.AST]]]:
     """Yield names of an enclosing coroutine function that a run uses, or that its function was handed."""
-    assert run.coroutine is not None
-    used = [(node, run.scope) for node in ast.walk(run.coroutine)]
+    used = [(node, at) for at, coroutine in run.coroutines for node in ast.walk(coroutine)]
     used += [(node, scope) for scope in project.coroutines(run) for node in scope.own]
     given = {
         name: (each.by, value)
@@ -56,8 +58,9 @@ def _outer_names(project: Project, run: Run) -> Iterator[tuple[Scope, str, ast.e
             known = project.value_of(value, by)
             if by.is_async and known is not None:
                 yield by, node.id, known, (scope, node)
-        elif holder is not None and holder.is_async and _encloses(holder, run.scope):
-            known = project.value_of(node, scope)
+        elif holder is not None and holder.is_async:
+            is_outer = _encloses(holder, run.scope) or (run.is_elsewhere and holder is run.scope)
+            known = project.value_of(node, scope) if is_outer else None
             if known is not None:
                 yield holder, node.id, known, (scope, node)
 
@@ -176,17 +179,16 @@ def invoked_graphs(project: Project) -> Iterator[Finding]:
 
 def _is_graph(project: Project, node: ast.expr, scope: Scope) -> bool:
     target = project.resolve(node, scope)
-    values: list[ast.expr | None] = [project.value_of(node, scope)]
-    at = scope
+    values: list[tuple[ast.expr | None, Scope]] = [(project.value_of(node, scope), scope)]
     if isinstance(target, Global):
-        values, at = project.assigned(target), target.module.top
-    for value in values:
+        values = project.assigned(target)
+    for value, at in values:
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "compile":
             builder = value.func.value
             made = project.value_of(builder, at)
             found_in = project.resolve(builder, at)
             if isinstance(found_in, Global):
-                made = next(iter(project.assigned(found_in)), None)
+                made, at = next(iter(project.assigned(found_in)), (None, at))
             maker = project.called(made, at)
             if isinstance(maker, str) and maker.startswith("langgraph."):
                 return True

@@ -23,11 +23,14 @@ _ASKS_FIRST = frozenset(
 
 def run_inside_loop(project: Project) -> Iterator[Finding]:
     """HL108: a loop is started by code that a coroutine calls."""
+    runs = {
+        run.call for run in project.runs if run.through is None and not run.is_elsewhere and not run.is_implicit
+    }
     starts = {
         scope: node
         for scope in project.scopes
         for node in scope.own
-        if isinstance(node, ast.Call) and _starts_loop(project, node, scope)
+        if isinstance(node, ast.Call) and (node in runs or _runs_until_complete(node))
     }
     for scope, call in starts.items():
         if scope.is_async:
@@ -37,9 +40,7 @@ def run_inside_loop(project: Project) -> Iterator[Finding]:
         yield from _on_running_loop("HL108", project, scope, call, "starts a loop", may_ask=False)
 
 
-def _starts_loop(project: Project, call: ast.Call, scope: Scope) -> bool:
-    if call in project.run_calls:
-        return True
+def _runs_until_complete(call: ast.Call) -> bool:
     return isinstance(call.func, ast.Attribute) and call.func.attr == "run_until_complete"
 
 
@@ -145,6 +146,8 @@ def needs_loop_at_import(project: Project) -> Iterator[Finding]:
 
 def no_loop_in_thread(project: Project) -> Iterator[Finding]:
     """HL112: a function asks for the current loop on a thread that has none."""
+    if _has_own_policy(project):
+        return  # which may make a loop for every thread
     entries = Entries(project)
     by_thread = {handed.function: (handed.by, handed.call) for handed in project.handed}
     for scope in project.scopes:
@@ -162,6 +165,15 @@ def no_loop_in_thread(project: Project) -> Iterator[Finding]:
             message = f"{scope.label}() runs on a thread that has no loop to get"
             others = () if where is None else ((where[0], where[1], "it is given to a thread here"),)
             yield found("HL112", scope, node, message, *others)
+
+
+def _has_own_policy(project: Project) -> bool:
+    """Say whether a policy is set that is neither asyncio's nor uvloop's."""
+    for scope, call in project.sites.get("asyncio.set_event_loop_policy", ()):
+        made = project.maker(call.args[0], scope) if call.args else None
+        if not (isinstance(made, str) and made.startswith(("asyncio.", "uvloop."))):
+            return True
+    return False
 
 
 def closed_in_new_loop(project: Project) -> Iterator[Finding]:
@@ -184,9 +196,11 @@ def closed_in_new_loop(project: Project) -> Iterator[Finding]:
                         yield found("HL113", scope, node, "it is closed at exit, on a loop that is not its own")
     for run in project.runs:
         where = hooks.get(run.scope)
-        if where is None or run.coroutine is None:
+        if where is None:
             continue
-        if _closes(run.coroutine) or any(_closes(node) for scope in project.coroutines(run) for node in scope.own):
+        executed: list[ast.AST] = [coroutine for _, coroutine in run.coroutines]
+        executed += [node for scope in project.coroutines(run) for node in scope.own]
+        if any(map(_closes, executed)):
             yield found(
                 "HL113",
                 run.scope,

@@ -2,13 +2,16 @@
 
 import ast
 from collections.abc import Iterator
+from typing import TypeGuard
 
-from homeloop.cli._check._entries import Entries
+from homeloop.cli._check._celery import Celery
 from homeloop.cli._check._findings import Finding, found
 from homeloop.cli._check._known import MANAGERS, TOUCHES
-from homeloop.cli._check._project import Global, Handed, Project
+from homeloop.cli._check._names import Global
+from homeloop.cli._check._project import Project
 from homeloop.cli._check._shared import SharedObjects
 from homeloop.cli._check._source import Scope
+from homeloop.cli._check._threads import Handed
 
 _ASYNC_CELERY = ("celery_aio_pool", "celery_pool_asyncio", "homeloop.adapters.celery")
 _GIVEN_AS = frozenset(("checkpointer", "store"))
@@ -19,13 +22,13 @@ def async_tasks(project: Project) -> Iterator[Finding]:
     imported = {name for scope in project.scopes for name in scope.imports.values()}
     if any(name.startswith(_ASYNC_CELERY) for name in imported):
         return
-    entries = Entries(project)
+    celery = Celery(project)
     for scope in project.scopes:
-        if not scope.is_async or not entries.is_task(scope):
+        if not scope.is_async or not scope.decorators or not celery.is_task(scope):
             continue
         innermost = scope.decorators[-1]
         named = innermost.func if isinstance(innermost, ast.Call) else innermost
-        if not entries.is_task_decorator(named, scope.parent or scope):
+        if not celery.is_decorator(named, scope.parent or scope):
             continue  # another decorator may make it a sync function
         if isinstance(innermost, ast.Call) and any(keyword.arg == "base" for keyword in innermost.keywords):
             continue
@@ -111,7 +114,7 @@ def _ends_with_block(project: Project, objects: SharedObjects, item: ast.withite
         return False
     holder = project.resolve(call.func.value, scope)
     if isinstance(holder, Global):
-        return any(objects.made_by(value, holder.module.top) for value in project.assigned(holder))
+        return any(objects.made_by(value, at) for value, at in project.assigned(holder))
     value = project.value_of(call.func.value, scope)
     return value is not None and objects.made_by(value, scope) is not None
 
@@ -141,11 +144,14 @@ def touched_from_thread(project: Project) -> Iterator[Finding]:
     """HL111: a queue, event or loop is touched by a function that runs on another thread."""
     seen: set[ast.AST] = set()
     for handed in project.handed:
-        for scope in _on_thread(project, handed.function):
+        on_thread = _on_thread(project, handed.function)
+        for scope in on_thread:
             for node in scope.own:
                 if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)) or node in seen:
                     continue
                 arguments = _arguments(handed) if scope is handed.function else {}
+                if _is_made_there(project, node.func.value, scope, on_thread):
+                    continue
                 what = _loop_bound(project, node.func.value, scope, handed, arguments)
                 if what is not None and node.func.attr in TOUCHES[what]:
                     seen.add(node)
@@ -179,6 +185,12 @@ def _on_thread(project: Project, function: Scope) -> list[Scope]:
     return found_scopes
 
 
+def _is_made_there(project: Project, node: ast.expr, scope: Scope, on_thread: list[Scope]) -> bool:
+    """Say whether an object, that a name stands for, is made on the thread that touches it."""
+    target = project.resolve(node, scope)
+    return isinstance(target, Global) and any(at in on_thread for _, at in project.assigned(target))
+
+
 def _arguments(handed: Handed) -> dict[str, ast.expr]:
     names = handed.function.parameters
     if handed.function.owner is not None and names[:1] == ["self"]:
@@ -191,38 +203,26 @@ def _loop_bound(
 ) -> str | None:
     if isinstance(node, ast.Name) and node.id in arguments:
         return _maker(project, arguments[node.id], handed.by)
+    if _is_own(node) and node.attr in handed.attributes:
+        return _maker(project, handed.attributes[node.attr], handed.by)
     if isinstance(node, ast.Name) and node.id in scope.names:
         return None  # made on the thread itself
     return _maker(project, node, scope)
 
 
+def _is_own(node: ast.expr) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
 def _maker(project: Project, node: ast.expr, scope: Scope) -> str | None:
     """Return what made an object, if it is one of those that only the loop's thread may touch."""
-    values: list[ast.expr | None] = []
-    at: Scope = scope
     target = project.resolve(node, scope)
+    values: list[tuple[ast.expr | None, Scope]] = []
     if isinstance(target, Global):
-        values, at = project.assigned(target), target.module.top
+        values = project.assigned(target)
     elif isinstance(node, ast.Name):
-        values = [project.value_of(node, scope)]
-    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-        owner = scope.owner
-        init = owner.methods.get("__init__") if owner is not None else None
-        if init is None:
-            return None
-        at = init
-        values = [
-            each.value
-            for each in init.own
-            if isinstance(each, ast.Assign)
-            and isinstance(each.targets[0], ast.Attribute)
-            and each.targets[0].attr == node.attr
-        ]
-    for value in values:
-        made = _kind(project, value, at)
-        if made is not None:
-            return made
-    return None
+        values = [(project.value_of(node, scope), scope)]
+    return next(filter(None, (_kind(project, value, at) for value, at in values)), None)
 
 
 def _kind(project: Project, value: ast.expr | None, scope: Scope) -> str | None:

@@ -3,9 +3,12 @@
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from homeloop.cli._check._known import CACHES, CLIENTS, CLOSINGS, PRIMITIVES, RUNS
-from homeloop.cli._check._project import STATE, Global, Project, Target
+from homeloop.cli._check._celery import Celery
+from homeloop.cli._check._known import CACHED_PROPERTIES, CLIENTS, CLOSINGS, PRIMITIVES, RUNS
+from homeloop.cli._check._names import STATE, Global, Target
+from homeloop.cli._check._project import Project
 from homeloop.cli._check._source import Class, Module, Scope
 
 
@@ -20,7 +23,7 @@ class Shared:
         what: Dotted name of what makes it.
         name: What people call it.
         targets: The names that stand for it.
-        member: It is kept in this attribute of the class's instances, one of which the targets stand for.
+        member: The attribute that keeps it, of an object for which the targets stand; None if they are it itself.
         makers: Functions that make it anew whenever they run.
     """
 
@@ -30,8 +33,12 @@ class Shared:
     what: str
     name: str
     targets: set[Target]
-    member: tuple[Class, str] | None = None
+    member: Target | None = None
     makers: set[Scope] = field(default_factory=set[Scope])
+
+
+_Attribute = tuple[str, Scope, ast.AST, str, str, Target, set[Scope]]
+"""A rule's code, where and what is made, by whom, the attribute's name, what stands for it, who makes it anew."""
 
 
 class SharedObjects:
@@ -49,6 +56,9 @@ class SharedObjects:
             for scope in module.scopes:
                 every += self._cached(scope)
                 every += self._kept(scope)
+        for owner in self._single:
+            for code, scope, node, what, name, target, makers in self._attributes(owner):
+                every.append(Shared(code, scope, node, what, f"{owner.qualname}.{name}", {target}, None, makers))
         derived = self._derived()
         for shared in every:
             waiting = list(shared.targets)
@@ -70,18 +80,10 @@ class SharedObjects:
                 return self.made_by(node.args[0], scope)
             return target if target in CLIENTS | PRIMITIVES and not self._keeps_nothing(node, scope) else None
         if isinstance(target, Scope):
-            return None if self.is_cached(target) else self._returned(target)
+            return None if self._project.is_cached(target) else self._returned(target)
         if isinstance(node.func, ast.Attribute) and node.func.attr == "run_until_complete" and node.args:
             return self.made_by(node.args[0], scope)
         return None
-
-    def is_cached(self, scope: Scope) -> bool:
-        """Say whether a function is behind a cache."""
-        for decorator in scope.decorators:
-            named = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if self._project.resolve(named, scope.parent or scope) in CACHES:
-                return True
-        return False
 
     def named(self, nodes: Iterable[ast.AST], scope: Scope) -> set[Target]:
         """Return all that the nodes stand for."""
@@ -99,18 +101,6 @@ class SharedObjects:
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in CLOSINGS
             and self._project.resolve(node.func.value, scope) in shared.targets
-            for node in scope.own
-        )
-
-    def uses_member(self, shared: Shared, scope: Scope) -> bool:
-        """Say whether a function is a method that uses the attribute which keeps the object."""
-        if shared.member is None or scope.owner is not shared.member[0]:
-            return False
-        return any(
-            isinstance(node, ast.Attribute)
-            and node.attr == shared.member[1]
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "self"
             for node in scope.own
         )
 
@@ -149,27 +139,41 @@ class SharedObjects:
             code = "HL109" if what in PRIMITIVES else "HL101"
             yield Shared(code, top, value, what, name, {target})
             return
-        owner = self._project.called(value, top) if value is not None else None
-        if isinstance(owner, Class) and "__init__" in owner.methods:
-            yield from self._held(owner, owner.methods["__init__"], name, target)
+        owner = self._project.maker(value, top)
+        if isinstance(owner, Class) and owner not in self._single:
+            for code, scope, node, kept, attribute, member, makers in self._attributes(owner):
+                yield Shared(code, scope, node, kept, f"{name}.{attribute}", {target}, member, makers)
 
-    def _held(self, owner: Class, init: Scope, name: str, target: Global) -> Iterator[Shared]:
-        """What an instance that a module keeps, keeps itself."""
-        for node in init.own:
-            if not isinstance(node, ast.Assign | ast.AnnAssign):
-                continue
-            (attribute,) = node.targets[:1] if isinstance(node, ast.Assign) else [node.target]
-            what = self.made_by(node.value, init)
-            if what is None or not isinstance(attribute, ast.Attribute) or node.value is None:
-                continue
-            if isinstance(attribute.value, ast.Name) and attribute.value.id == "self":
+    def _attributes(self, owner: Class) -> Iterator[_Attribute]:
+        """What an object keeps: in an attribute, once a method has made it, or behind a cached property."""
+        module = owner.scope.module
+        for name, values in owner.attributes.items():
+            for scope, value in values:
+                what = self.made_by(value, scope)
+                if what is not None:
+                    code = "HL109" if what in PRIMITIVES else "HL103"
+                    is_once = scope is owner.methods.get("__init__") or _is_once(value, scope)
+                    makers = set[Scope]() if is_once else {scope}
+                    yield code, scope, value, what, name, Global(module, f"{owner.qualname}.{name}"), makers
+        for name, method in owner.methods.items():
+            decorators = [self._project.resolve(each, method.parent or method) for each in method.decorators]
+            what = self._returned(method) if any(each in CACHED_PROPERTIES for each in decorators) else None
+            if what is not None:
                 code = "HL109" if what in PRIMITIVES else "HL103"
-                yield Shared(
-                    code, init, node.value, what, f"{name}.{attribute.attr}", {target}, (owner, attribute.attr)
-                )
+                yield code, method, method.node, what, name, method, set[Scope]()
+
+    @cached_property
+    def _single(self) -> set[Class]:
+        """Classes that have one object for all calls: those of Celery tasks, and those that only modules make."""
+        kept, local = set[Class](), set[Class]()
+        for target, sites in self._project.sites.items():
+            if isinstance(target, Class):
+                every = [each for each in self._project.bases(target) if isinstance(each, Class)]
+                (kept if all(scope.parent is None for scope, _ in sites) else local).update(every)
+        return Celery(self._project).classes | (kept - local)
 
     def _cached(self, scope: Scope) -> Iterator[Shared]:
-        if self.is_cached(scope):
+        if self._project.is_cached(scope):
             what = self._returned(scope)
             if what is not None:
                 yield Shared("HL102", scope, scope.decorators[0], what, f"{scope.label}()", {scope})
@@ -186,9 +190,7 @@ class SharedObjects:
             for goal in node.targets:
                 target = self._place(goal, scope)
                 if target is not None:
-                    is_once = any(isinstance(each, ast.If | ast.Try) for each in scope.module.ancestors(node))
-                    is_once = is_once or _returns_early(scope)
-                    makers = set[Scope]() if is_once else {scope}
+                    makers = set[Scope]() if _is_once(node, scope) else {scope}
                     name = target.name if isinstance(target, Global) else f"app.state.{target.removeprefix(STATE)}"
                     yield Shared(code, scope, node.value, what, name, {target}, None, makers)
 
@@ -236,6 +238,13 @@ def _names(node: ast.AST) -> Iterator[ast.AST]:
         node = node.value
     if isinstance(node, ast.Name):
         yield node
+
+
+def _is_once(node: ast.AST, scope: Scope) -> bool:
+    """Say whether a function does something only if it has not been done yet, as far as its form tells."""
+    if any(isinstance(each, ast.If | ast.Try) for each in scope.module.ancestors(node)):
+        return True
+    return _returns_early(scope)
 
 
 def _returns_early(scope: Scope) -> bool:

@@ -59,13 +59,22 @@ class Scope:
 
 @dataclass(eq=False, slots=True)
 class Class:
-    """A class and its methods; the names bound in its body."""
+    """
+    A class and its methods.
+
+    Attributes:
+        names: Those bound in its body.
+        attributes: Those of ``self``, with what methods assign to them.
+    """
 
     node: ast.ClassDef
     qualname: str
     scope: Scope
     methods: dict[str, Scope] = field(default_factory=dict[str, Scope])
     names: dict[str, list[ast.expr | None]] = field(default_factory=dict[str, list[ast.expr | None]])
+    attributes: dict[str, list[tuple[Scope, ast.expr]]] = field(
+        default_factory=dict[str, list[tuple[Scope, ast.expr]]]
+    )
 
 
 @dataclass(eq=False, slots=True)
@@ -118,7 +127,7 @@ def read_module(path: Path, root: Path) -> Module:
         UnicodeDecodeError, OSError: It cannot be read.
     """
     if not path.is_file():  # a pipe would keep us waiting for ever
-        raise OSError(f"{path} is no regular file")
+        raise OSError("no regular file, or a link to nowhere")
     with tokenize.open(path) as file:  # in the encoding that it declares
         text = file.read()
     try:
@@ -226,6 +235,9 @@ class _Reader:
             for target in node.targets:
                 if isinstance(target, ast.Name):
                     names.setdefault(target.id, []).append(node.value)
+                self._attribute(target, node.value, scope)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Attribute):
+            self._attribute(node.target, node.value, scope)
         elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and isinstance(node.target, ast.Name):
             if node.value is not None:
                 names.setdefault(node.target.id, []).append(node.value)
@@ -235,6 +247,13 @@ class _Reader:
             above = self.module.parents.get(node)
             if not isinstance(above, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.withitem):
                 names.setdefault(node.id, []).append(None)
+
+    def _attribute(self, target: ast.expr, value: ast.expr | None, scope: Scope) -> None:
+        """Note what a method assigns to an attribute of its object."""
+        if value is None or scope.owner is None or not isinstance(target, ast.Attribute):
+            return
+        if isinstance(target.value, ast.Name) and target.value.id == "self":
+            scope.owner.attributes.setdefault(target.attr, []).append((scope, value))
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:

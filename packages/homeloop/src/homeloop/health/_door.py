@@ -1,0 +1,199 @@
+"""The door: a local socket on which a process tells its owner, and nobody else, how it is."""
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from homeloop._events import logger
+from homeloop.health._watchdog import THREAD_NAME
+from homeloop.runtime import get_ident, leave_thread, real_socket, real_threading
+
+Question = Literal["report", "stacks"]
+"""The report of a process, or what its threads and tasks do."""
+
+Answers = Mapping[str, Callable[[], object]]
+
+_PATIENCE = 2.0
+"""Seconds that whoever asks may take to ask and to listen. A guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalProcess:
+    """
+    A process of this user that has a health monitor.
+
+    Attributes:
+        state: Whether it ``"answered"``; if not, whether it is ``"stopped"`` (by SIGSTOP, or a debugger) or just
+            ``"silent"``: it may be busy in code that keeps the interpreter's lock.
+        report: What it answered: `HealthReport.as_dict`, and its ``command``.
+    """
+
+    pid: int
+    state: Literal["answered", "stopped", "silent"]
+    report: dict[str, Any]  # Any: what JSON knows
+
+
+class Door:
+    """
+    A listening socket, and the thread that answers there: a line with a question, then JSON.
+
+    Args:
+        answers: By question; called on the door's thread.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._listener: Any = None  # of the original socket module, under greenlets
+        self._path = Path()
+        self._pid = os.getpid()
+        self._thread: Any = None
+        self._closing = False
+
+    def open(self) -> None:
+        """
+        Let the owner ask.
+
+        Raises:
+            OSError: The folder cannot be made, or is not the owner's alone, or a socket cannot be made there.
+        """
+        folder = own_folder()
+        path = folder / f"{self._pid}.sock"
+        path.unlink(missing_ok=True)  # of a dead process that had our number
+        listener = real_socket().socket(real_socket().AF_UNIX)
+        try:
+            listener.bind(str(path))
+            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            listener.listen()
+        except BaseException:
+            listener.close()
+            raise
+        self._listener, self._path = listener, path
+        self._thread = real_threading().Thread(target=self._serve, name=f"{THREAD_NAME}-door", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let nobody ask any more; who is being answered is answered."""
+        self._closing = True
+        try:
+            with real_socket().socket(real_socket().AF_UNIX) as knock:
+                knock.connect(str(self._path))  # wakes the thread, which closes the listener
+        except OSError:  # somebody has removed it: the thread stays, and the socket with it
+            return
+        if self._thread.ident != get_ident():
+            self._thread.join(2 * _PATIENCE)
+
+    def leave_to_parent(self) -> None:
+        """Let go, in a forked child, of the parent's socket, which the parent goes on to listen on."""
+        if self._listener is not None:
+            self._listener.close()
+
+    def _serve(self) -> None:
+        try:
+            with self._listener:
+                while not self._closing:
+                    visitor, _ = self._listener.accept()
+                    with visitor:
+                        visitor.settimeout(_PATIENCE)
+                        self._answer(visitor)
+        finally:
+            self._path.unlink(missing_ok=True)
+            leave_thread()
+
+    def _answer(self, visitor: Any) -> None:
+        try:
+            question = visitor.recv(64).decode("ascii", "replace").strip()
+            if (answer := self._answers.get(question)) is not None:
+                visitor.sendall(json.dumps(answer()).encode())
+        except OSError:  # gone, or too slow
+            pass
+        except Exception:
+            logger.exception("the health monitor could not answer %s", self._path)
+
+
+def own_folder() -> Path:
+    """
+    Return the folder of this user's sockets, made if need be: ``HOMELOOP_RUN_DIR``, else one for the user.
+
+    Raises:
+        OSError: It cannot be made, or somebody else owns it or may enter it.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    folder = Path(os.environ.get("HOMELOOP_RUN_DIR") or Path(base) / f"homeloop-{os.geteuid()}")
+    try:
+        folder.mkdir(mode=stat.S_IRWXU)
+    except FileExistsError:
+        found = folder.lstat()  # not through a link, which might be anybody's
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{folder} is not a folder that its owner alone may enter") from None
+    return folder
+
+
+def ask_process(
+    pid: int, question: Question = "report", timeout: float = _PATIENCE
+) -> dict[str, Any]:  # Any: what JSON knows
+    """
+    Ask a process of this user how it is.
+
+    Args:
+        question: ``"report"`` for `HealthReport.as_dict` and the process's ``command``; ``"stacks"`` for what its
+            threads and tasks do.
+        timeout: Seconds to wait for each part of the answer.
+
+    Raises:
+        ProcessLookupError: There is no such process, or it has no started monitor with a socket.
+        TimeoutError: It does not answer.
+        OSError: The folder of the sockets is not the user's alone.
+
+    Thread: any; it blocks.
+    """
+    path = own_folder() / f"{pid}.sock"
+    socket = real_socket()
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(timeout)
+        try:
+            asking.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise ProcessLookupError(f"process {pid} has no health monitor that can be asked") from None
+        asking.sendall(question.encode() + b"\n")
+        parts: list[bytes] = []
+        while part := asking.recv(65536):
+            parts.append(part)
+    told: dict[str, Any] = json.loads(b"".join(parts))
+    return told
+
+
+def local_processes(timeout: float = _PATIENCE) -> tuple[LocalProcess, ...]:
+    """
+    Ask every process of this user that has a health monitor with a socket, one after the other.
+
+    Args:
+        timeout: Seconds to wait for each.
+
+    Raises:
+        OSError: The folder of the sockets is not the user's alone.
+
+    Thread: any; it blocks.
+    """
+    found: list[LocalProcess] = []
+    for path in sorted(own_folder().glob("[1-9]*.sock"), key=lambda path: int(path.stem)):
+        pid = int(path.stem)
+        try:
+            found.append(LocalProcess(pid, "answered", ask_process(pid, timeout=timeout)))
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)  # it was killed
+        except TimeoutError:
+            found.append(LocalProcess(pid, "stopped" if _is_stopped(pid) else "silent", {}))
+    return tuple(found)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:  # not on Linux, or it has ended meanwhile
+        return False
+    return status.rpartition(")")[2].split()[0] in ("T", "t")
