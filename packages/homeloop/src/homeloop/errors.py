@@ -21,7 +21,8 @@ HomeloopError
 ├── IsolationError              isolated work could not be carried over, or was lost with its worker
 │   ├── NotTransferableError    (TypeError)
 │   ├── RemoteError             (RuntimeError)
-│   └── WorkerDiedError         (RuntimeError)
+│   ├── WorkerDiedError         (RuntimeError)
+│   └── WorkerStartError        (RuntimeError)
 ├── AdapterError                (RuntimeError) a product is not in the shape an adapter needs
 │   ├── LeaseLostError          a task is another worker's now
 │   ├── SelfCancelledError      a task's coroutine ended with a cancellation that nobody had asked for
@@ -61,6 +62,7 @@ __all__ = (
     "UserError",
     "UserScopeError",
     "WorkerDiedError",
+    "WorkerStartError",
     "WrongLoopError",
     "WrongThreadError",
 )
@@ -362,6 +364,27 @@ class WorkerDiedError(IsolationError, RuntimeError):
             f"its last progress was {self.last_progress}" if self.last_progress else "it had reported nothing"
         )
         return f"process {self.pid}, which ran {self.what}, {_ended_how(self.exitcode)}; {progress}"
+
+
+class WorkerStartError(IsolationError, RuntimeError):
+    """
+    A worker process could not be started; the function was not called. The next call tries again.
+
+    Attributes:
+        what: The process: a worker, or the template that workers are forked from.
+        exitcode: Its exit code, or minus the number of the signal that killed it; None if nobody knows, or it has
+            not ended by itself.
+        reason: Why it did not start, if it has not ended; else empty.
+        output: The last lines that it wrote to stderr; empty if it wrote nothing.
+    """
+
+    def __init__(self, what: str, exitcode: int | None, reason: str, output: str) -> None:
+        super().__init__(what, exitcode, reason, output)
+        self.what, self.exitcode, self.reason, self.output = what, exitcode, reason, output
+
+    def __str__(self) -> str:
+        told = f"{self.what} could not be started: {self.reason or 'it ' + _ended_how(self.exitcode)}"
+        return told + (f"; the last that it wrote:\n{self.output}" if self.output else "; it wrote nothing")
 
 
 def _ended_how(exitcode: int | None) -> str:

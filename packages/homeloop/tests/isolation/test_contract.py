@@ -18,7 +18,7 @@ import pytest
 import homeloop
 from homeloop import Isolation, IsolationExecutor
 from homeloop.errors import CallTimeoutError, RemoteError
-from homeloop.isolation._transfer import pack_error, unpack_error
+from homeloop.isolation._packed_error import pack_error, unpack_error
 
 EVERY = [Isolation.NONE, Isolation.CONTEXT, Isolation.THREAD, Isolation.PROCESS]
 ISOLATED = EVERY[1:]

@@ -64,17 +64,22 @@ def test_other_peoples_tasks_are_left_alone(executor: IsolationExecutor, go: Any
     """On the caller's loop only what was born inside is cancelled, also when scopes overlap or nest."""
 
     async def nested() -> str:
-        mine = asyncio.create_task(asyncio.sleep(0.01, "mine"))
+        may_end = asyncio.Event()
+        mine = asyncio.create_task(may_end.wait())
         await executor.run(work.leak_tasks, isolation=Isolation.CONTEXT)
-        return await mine
+        assert not mine.done()
+        may_end.set()
+        return "mine" if await mine else ""
 
     async def main() -> None:
-        outside = asyncio.create_task(asyncio.sleep(0.05, "outside"))
+        may_end = asyncio.Event()
+        outside = asyncio.create_task(may_end.wait())
         slow = asyncio.create_task(executor.run(nested, isolation=Isolation.CONTEXT))
         await executor.run(work.leak_tasks, isolation=Isolation.CONTEXT)
         assert not outside.done()
         assert await slow == "mine"
-        assert await outside == "outside"
+        may_end.set()
+        assert await outside
         assert asyncio.get_running_loop().get_task_factory() is None
 
     go(main)

@@ -1,6 +1,9 @@
 """Every tier isolates: a real LangGraph graph that leaks tasks, blocks, forks and crashes on purpose."""
 
 import asyncio
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from homeloop import Isolation, IsolationExecutor
 from homeloop._events import LoopBlocked, TaskSpilled
 from homeloop.errors import WorkerDiedError
 
+DEADLINE = 60.0  # seconds; tells a hang from an answer
 ISOLATED = [Isolation.CONTEXT, Isolation.THREAD, Isolation.PROCESS]
 
 
@@ -105,6 +109,35 @@ def test_blocking_stalls_nobody_from_the_thread_tier_on(
             assert (await bad)["n"] == 4
 
     go(main)
+
+
+@pytest.mark.parametrize("tier", [Isolation.THREAD, Isolation.PROCESS])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_child_that_goes_on(graphs: IsolationExecutor, go: Any, tier: Isolation) -> None:
+    """It ends when its copy of the loop has control again: it does no step of the graph, and answers nobody."""
+
+    async def main() -> None:
+        for _ in range(3):
+            bad = asyncio.create_task(graphs.run(bad_graphs.run_graph, "forks and goes on", isolation=tier))
+            assert await neighbour(graphs, tier) == 5
+            result = await bad
+            assert (result["n"], result["did"]) == (4, ["child left with 1"])
+
+    go(main)
+
+
+@pytest.mark.parametrize("tier", [Isolation.CONTEXT, Isolation.THREAD])
+def test_a_crash_is_for_the_process_tier(tier: Isolation) -> None:
+    """On the tiers inside of this process a graph that crashes takes all of it along: they do not claim more."""
+    source = f"""
+    import sys
+    sys.path.insert(0, {bad_graphs.__file__.rpartition("/")[0]!r})
+    import bad_graphs, homeloop
+    homeloop.run_isolated_sync(bad_graphs.run_graph, "crashes", isolation=homeloop.Isolation({tier.value!r}))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert ended.returncode == 42, ended.stderr
 
 
 def test_auto_finds_the_tier(graphs: IsolationExecutor, go: Any) -> None:

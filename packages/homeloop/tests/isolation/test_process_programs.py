@@ -202,9 +202,10 @@ def test_streams_left_before_the_end_of_the_program(tier: str) -> None:
     """A ``break``, then the end of the loop: nobody has done anything wrong, and nothing is said."""
     ended = run_source(
         f"""
-        import asyncio, sys
+        import asyncio, logging, sys
         sys.path.insert(0, {APPS!r})
         import isolated_work as work, homeloop
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # of -X dev's: how slow a step was says the machine
 
         async def main():
             options = dict(isolation=homeloop.Isolation({tier!r}))

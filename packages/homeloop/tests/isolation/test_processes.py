@@ -12,6 +12,7 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import seeded_preload
 from processes_seen import DEADLINE, appears, wait_gone
 
 from homeloop import Isolation, IsolationExecutor
@@ -92,6 +93,24 @@ def test_death_is_noticed_although_a_child_holds_the_wire(tmp_path: Path, die: A
         os.kill(int(holder.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("tier", [Isolation.THREAD, PROCESS])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_children_that_go_on(executor: IsolationExecutor, go: Any, tier: Isolation) -> None:
+    """A child that the work forks ends with what forked it; nobody hears of it, and the tier goes on."""
+    codes = {"returns": 0, "exits": 4, "fails": 1, "awaits": 1}
+
+    async def main() -> None:
+        run = functools.partial(executor.run, isolation=tier)
+        for how, code in codes.items():
+            pid, ended = await run(work.fork_and_go_on, how)
+            assert (how, ended) == (how, code)
+            _, ended = await run(work.fork_and_go_on_in_a_task, how)
+            assert (how, ended) == (how, code or 1)  # the task that awaits it is the parent's
+            assert {(await run(work.where))[0] for _ in range(5)} == {pid}
+
+    go(main)
+
+
 def template_of(worker: int) -> int:
     """Return the process that a worker was forked from."""
     return int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
@@ -161,25 +180,6 @@ def test_a_scope_outlives_its_worker(executor: IsolationExecutor, go: Any) -> No
             assert (await scope.run(work.where))[0] not in (first, second)
 
     go(main)
-
-
-def test_a_killed_template_is_replaced() -> None:
-    """When the process that workers are forked from is killed, its workers go too, and the next call works."""
-    with IsolationExecutor(name="template", max_processes=1) as executor:
-
-        async def main() -> tuple[int, int]:
-            pid, _ = await executor.run(work.where, isolation=PROCESS)
-            template = template_of(pid)
-            os.kill(template, signal.SIGKILL)
-            for _ in range(10):
-                try:
-                    assert await executor.run(work.identity, 1, isolation=PROCESS) == 1
-                except WorkerDiedError:  # it was lent before anybody had noticed
-                    continue
-                return pid, template
-            raise AssertionError
-
-        wait_gone(*asyncio.run(main()))
 
 
 def test_soft_cancel_then_sigterm_then_sigkill(tmp_path: Path, heard: Any) -> None:
@@ -347,6 +347,18 @@ def test_preloading_and_initializer(tmp_path: Path) -> None:
     assert first[2] is second[2] is True
 
 
+def test_random_numbers() -> None:
+    """Workers of one template draw different numbers from `random`, although it was seeded; its own are copies."""
+    with IsolationExecutor(name="random", preload=["seeded_preload"], max_processes=1, max_runs=1) as executor:
+
+        async def main() -> list[tuple[float, float]]:
+            return [await executor.run(seeded_preload.draw, isolation=PROCESS) for _ in range(3)]
+
+        drawn = asyncio.run(main())
+    assert len({shared for shared, _ in drawn}) == 3
+    assert len({own for _, own in drawn}) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list what a process has open")
 def test_what_a_worker_starts_does_not_inherit_its_connection(go: Any) -> None:
     """A program that outlives its worker would keep the caller waiting for the worker's answer."""
@@ -379,21 +391,6 @@ def test_closing(go: Any, tmp_path: Path) -> None:
     wait_gone(go(main))
     executor.close()
     (tmp_path / "r").unlink()
-
-
-def test_workers_that_do_not_come_up(go: Any, capfd: Any) -> None:
-    """A preload or an initializer that fails is an error of the call, with its reason on stderr; not a hang."""
-    with (
-        IsolationExecutor(name="preload", preload=["no_such_module"]) as executor,
-        pytest.raises(IsolationError, match="template process has ended"),
-    ):
-        go(functools.partial(executor.run, isolation=PROCESS), work.where)
-    assert "No module named 'no_such_module'" in capfd.readouterr().err
-    with IsolationExecutor(name="initializer", initializer=work.fail_to_initialise) as executor:
-        for _ in range(2):
-            with pytest.raises(IsolationError, match="ended before it was ready"):
-                go(functools.partial(executor.run, isolation=PROCESS), work.where)
-    assert "no licence" in capfd.readouterr().err
 
 
 def test_a_worker_that_starts_slowly_serves_the_next_call() -> None:

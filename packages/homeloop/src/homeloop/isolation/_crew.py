@@ -11,14 +11,16 @@ from homeloop._affinity import Affinity
 from homeloop._events import LoopBlocked, WorkerEnded, WorkerLost, WorkerStarted, emit, logger
 from homeloop.errors import (
     CallTimeoutError,
-    IsolationError,
     NotTransferableError,
     RuntimeDiedError,
     WorkerDiedError,
+    WorkerStartError,
 )
 from homeloop.isolation._forge import Channel, Forge
+from homeloop.isolation._output import StartOutput
+from homeloop.isolation._packed_error import pack_error
 from homeloop.isolation._tier import Signs, Work
-from homeloop.isolation._transfer import dumps, loads, pack_error
+from homeloop.isolation._transfer import carry, loads
 from homeloop.isolation._wire import Kind, frame
 from homeloop.isolation._worker import Answer, Ready
 
@@ -63,6 +65,7 @@ class Crew:
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exited: asyncio.Future[int | None]
         self._channel = Channel(self._hear, self._lose)
+        self._output: StartOutput | None = None
         self.told_to_end = False
         self._blocked_at: tuple[str, ...] = ()  # when its loop was blocked last
 
@@ -76,19 +79,30 @@ class Crew:
         Have the worker forked and wait until it is there.
 
         Raises:
-            IsolationError: It did not come up.
+            IsolationError: The system refuses another process.
+            WorkerStartError: It did not come up.
         """
-        self.pid, end, self._exited = await self._forge.fork()
+        self._output = output = StartOutput()
+        try:
+            self.pid, end, self._exited = await self._forge.fork(output.end)
+        except BaseException:
+            output.close()
+            raise
+        output.give_away()
         await self._channel.open(end)
         # Not only the end of its wire: a child that the work has forked may keep that open.
         self._exited.add_done_callback(lambda _: self._channel.finish())
         try:
-            async with asyncio.timeout(_READY):
-                ready = await self._ready
-        except BaseException as error:
+            ends = (self._ready, self._gone)
+            await asyncio.wait(ends, timeout=_READY, return_when=asyncio.FIRST_COMPLETED)
+            if not self._ready.done():
+                late = "" if self._gone.done() else f"it was not ready after {_READY:g} s"
+                exitcode = self._exited.result() if self._exited.done() else None
+                raise WorkerStartError(f"worker process {self.pid}", exitcode, late, output.last_lines())
+            ready = self._ready.result()
+        except BaseException:
             self._forge.kill(self.pid, signal.SIGKILL)
-            if isinstance(error, TimeoutError):
-                raise IsolationError(f"worker process {self.pid} was not ready after {_READY:g} s") from None
+            output.close()
             raise
         self.home, self.thread_ident = ready.home, ready.thread_ident
         emit(WorkerStarted(self._executor, self.pid))
@@ -152,10 +166,14 @@ class Crew:
         else:
             await self._kill()
         self._channel.finish()
+        if self._output is not None:
+            self._output.close()
 
     def close_copies(self) -> None:
-        """Close, in a forked child, the copy of the parent's descriptor."""
+        """Close, in a forked child, the copies of the parent's descriptors."""
         self._channel.close_copy()
+        if self._output is not None:
+            self._output.drop()
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -207,15 +225,12 @@ class Crew:
 
     def _lose(self) -> None:
         self.lost = True
-        if not self._ready.done():
-            self._ready.set_exception(IsolationError(f"worker process {self.pid} ended before it was ready"))
-            self._ready.exception()
         self._telling = asyncio.ensure_future(self._tell_lost())
         self.on_end()
 
     def _hear(self, kind: Kind, number: int, payload: bytes) -> None:
         if kind is Kind.READY:
-            self._ready.set_result(loads(payload))
+            self._ready.set_result(loads(payload))  # even if nobody waits for it any more
         elif kind is Kind.EVENT:
             self._hear_event(payload)
         elif kind is Kind.LEFT and (left := self._leaving.get(number)) is not None and not left.done():
@@ -254,16 +269,16 @@ class Crew:
             delivery = run.work.progress.send(*loads(packed_args))
         except Exception as error:  # what was reported is of a kind that is only known over there
             refusal = NotTransferableError("a report", repr(error), "report what both processes can import")
-            self._channel.send(frame(Kind.ACK, number, dumps("", (which, pack_error(refusal)))))
+            self._channel.send(frame(Kind.ACK, number, carry((which, pack_error(refusal)))))
             return
         if delivery is None:
-            self._channel.send(frame(Kind.ACK, number, dumps("", (which, None))))
+            self._channel.send(frame(Kind.ACK, number, carry((which, None))))
             return
 
         def heard(done: Any) -> None:  # on whatever thread the callback ran
             error = done.exception()
             packed = None if error is None else pack_error(error)
-            ack = frame(Kind.ACK, number, dumps("", (which, packed)))
+            ack = frame(Kind.ACK, number, carry((which, packed)))
             try:
                 loop.call_soon_threadsafe(self._channel.send, ack)
             except RuntimeError:  # the executor is closed

@@ -1,6 +1,7 @@
 """The enclosure: a stretch of work on a loop that keeps its context, its resources and its tasks together."""
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from homeloop.runtime import (
     await_chain,
     callable_name,
     code_place,
+    end_child,
     outlast,
     submission_listeners,
     task_context,
@@ -73,9 +75,12 @@ class Enclosure:
         self.cover(what)
         task = asyncio.current_task()
         self._runs.add(task)
+        pid = os.getpid()
         try:
             value: T = await awaitable(call(), what)
         finally:
+            if os.getpid() != pid:  # a child that the work has forked: what comes now is not its own
+                end_child(sys.exception())
             self._runs.discard(task)
         return value
 

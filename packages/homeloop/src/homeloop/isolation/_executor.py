@@ -184,6 +184,7 @@ class IsolationExecutor:
         Raises:
             CallTimeoutError: The timeout passed; the error tells where ``fn`` waited, and whether it has ended.
             WorkerDiedError: The worker process ended under ``fn``. The next call gets another one.
+            WorkerStartError: No worker process could be started, and why. ``fn`` was not called.
             NotTransferableError: Function, argument or result cannot cross to another process.
             ExecutorClosedError: The executor is closed, or was while ``fn`` waited to begin. It was not called.
             RuntimeDiedError: The executor was closed while ``fn`` ran, and has cancelled it.

@@ -14,17 +14,18 @@ from homeloop._user import current_user
 from homeloop.errors import (
     CallTimeoutError,
     ExecutorClosedError,
-    IsolationError,
+    NotTransferableError,
     RuntimeClosedError,
     RuntimeDiedError,
 )
 from homeloop.isolation._crew import Crew
 from homeloop.isolation._forge import Forge, check_startable
 from homeloop.isolation._lending import Borrower, Lease, Lending, Place
+from homeloop.isolation._packed_error import unpack_error
 from homeloop.isolation._path import import_path
 from homeloop.isolation._statistics import Tally
 from homeloop.isolation._tier import Signs, Work
-from homeloop.isolation._transfer import dumps, loads_aside, pack_variables, unpack_error
+from homeloop.isolation._transfer import dump_call, dump_named, dump_variables, dumps, loads_aside
 from homeloop.isolation._worker import Answer, Request, WorkerOptions
 from homeloop.runtime import LoopRuntime, forget_in_child, keep_untouched, loop_ending
 
@@ -162,7 +163,7 @@ class Processes:
         async with self._forging:
             if self.lending.is_closed:  # a place was given before
                 raise ExecutorClosedError(self._name)
-            if self._forge is None or self._forge.broken:
+            if self._forge is None or not self._forge.is_there:
                 check_startable()
                 if self._forge is not None:
                     await self._forge.close()
@@ -250,7 +251,9 @@ class ProcessRoom(Borrower[Crew]):
         try:
             return await loads_aside(answer.value)
         except Exception as error:
-            raise IsolationError(f"the result of {work.name} cannot be rebuilt here: {error!r}") from error
+            told = f"{type(error).__name__}: {error}"
+            remedy = "return what can be imported and rebuilt here"
+            raise NotTransferableError(f"the result of {work.name}", told, remedy) from error
 
     async def aclose(self) -> Signs:
         """End what is left in the worker, and give it back."""
@@ -261,16 +264,16 @@ class ProcessRoom(Borrower[Crew]):
             raise
 
     def _pack(self, work: Work, last: bool) -> bytes:
-        fn_and_args = dumps(work.name, (work.fn, work.args))
-        variables = dumps("a context variable", pack_variables(work.carry))
-        user = dumps("the user", current_user())
-        path = import_path(*self._processes.named, fn_and_args, variables, user)
+        call = dump_call(work.name, work.fn, work.args)
+        variables = dump_variables(work.carry)
+        user = dump_named((), [("the user", current_user())])
+        path = import_path(*self._processes.named, call, variables, user)
         request = Request(
             self._number,
             last,
             work.name,
             work.context_id,
-            fn_and_args,
+            call,
             variables,
             user,
             work.progress.bound is not None,

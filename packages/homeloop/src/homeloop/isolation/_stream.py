@@ -50,7 +50,7 @@ async def stream(
 
     module, _, what = callable_name(fn).removesuffix("()").partition(".")
     hear.__module__, hear.__qualname__ = module, f"{what}'s consumer"  # what a time-out tells that waits for it
-    running = asyncio.ensure_future(run(_Pump(fn), args, on_progress=Hearer(hear, on_error="raise")))
+    running = asyncio.ensure_future(run(_Pump(fn), *args, on_progress=Hearer(hear, on_error="raise")))
     running.add_done_callback(lambda _: items.put_nowait(None))
     try:
         while (given := await items.get()) is not None:
@@ -83,7 +83,7 @@ class _Pump:
         self.__qualname__ = name.removesuffix("()")
         self._make: Any = fn  # Any: it returns a generator, where others return something to await
 
-    async def __call__(self, args: tuple[Any, ...], report: AnyReport) -> None:
+    async def __call__(self, *args: Any, report: AnyReport) -> None:
         call: Any = begin_reporting(self._make, args, partial(report, _PROGRESS))
         async with aclosing(generator(call(), self._name)) as items:
             async for item in items:

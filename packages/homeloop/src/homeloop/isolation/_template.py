@@ -17,6 +17,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from homeloop.isolation._output import divert_stderr, restore_stderr
 from homeloop.isolation._transfer import Main
 from homeloop.isolation._wire import HEADER, Kind, frame
 from homeloop.isolation._worker import WorkerOptions, serve
@@ -37,8 +38,15 @@ class Setup:
     worker: WorkerOptions
 
 
-def main(fd: int) -> None:
-    """Be a template until the parent is gone, or in a child a worker; does not return."""
+def main(fd: int, stderr: int) -> None:
+    """
+    Be a template until the parent is gone, or in a child a worker; does not return.
+
+    Args:
+        fd: The wire.
+        stderr: Where to write stderr when it has started; until then the parent wants it.
+    """
+    os.set_inheritable(stderr, False)
     control = socket.socket(fileno=fd)
     # A terminal sends Ctrl-C to all of its processes, a service manager SIGTERM; what is to end here is the
     # parent's decision.
@@ -57,10 +65,11 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()  # or the workers' collectors would write to, and so copy, all that was imported
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    restore_stderr(stderr)
     control.sendall(frame(Kind.PREPARED, 0, pickle.dumps(threads)))
-    connection = _Template(control).serve()
-    if connection is not None:
-        serve(connection, setup.worker)
+    wires = _Template(control).serve()
+    if wires is not None:
+        serve(*wires, setup.worker)
     os._exit(0)
 
 
@@ -70,8 +79,13 @@ class _Template:
         self._children: set[int] = set()
         self._pid = os.getpid()
 
-    def serve(self) -> socket.socket | None:
-        """Fork on demand; return a worker's connection in a child, None when the parent has gone."""
+    def serve(self) -> tuple[socket.socket, int] | None:
+        """
+        Fork on demand; return when the parent has gone.
+
+        Returns:
+            In a child, a worker's connection, and where its stderr is to go. None when the parent has gone.
+        """
         wake, waker = socket.socketpair()
         wake.setblocking(False)
         waker.setblocking(False)
@@ -80,7 +94,7 @@ class _Template:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wake, select.POLLIN)
-        connection: socket.socket | None = None
+        wires: tuple[socket.socket, int] | None = None
         try:
             while True:
                 ready = {descriptor for descriptor, _ in poll.poll()}
@@ -88,47 +102,48 @@ class _Template:
                     wake.recv(4096)
                     self._reap()
                 if self._control.fileno() in ready:
-                    header, descriptors, *_ = socket.recv_fds(self._control, HEADER.size, 1)
+                    header, descriptors, *_ = socket.recv_fds(self._control, HEADER.size, 2)
                     if not header:
                         return None
                     header += _read(self._control, HEADER.size - len(header))
-                    connection = self._do(header, descriptors)
-                    if connection is not None:
-                        return connection
+                    wires = self._do(header, descriptors)
+                    if wires is not None:
+                        return wires
         finally:
             signal.set_wakeup_fd(-1)
             wake.close()
             waker.close()
-            if connection is None:
+            if wires is None:
                 self._end_children()
             self._control.close()
 
-    def _do(self, header: bytes, descriptors: list[int]) -> socket.socket | None:
+    def _do(self, header: bytes, descriptors: list[int]) -> tuple[socket.socket, int] | None:
         kind, number, signal_number = HEADER.unpack(header)
         if kind == Kind.FORK:
-            return self._fork(descriptors[0])
+            return self._fork(number, *descriptors)
         if kind == Kind.KILL and number in self._children:  # not reaped yet, so the number is still its own
             os.kill(number, signal_number)
         return None
 
-    def _fork(self, descriptor: int) -> socket.socket | None:
+    def _fork(self, number: int, wire: int, stderr: int) -> tuple[socket.socket, int] | None:
         sys.stdout.flush()
         sys.stderr.flush()
+        child, why = 0, ""
         try:
             child = os.fork()
         except OSError as error:  # no memory, or too many processes
-            os.close(descriptor)
-            self._control.sendall(frame(Kind.FORKED, 0, pickle.dumps(str(error))))
-            return None
-        if child == 0:
+            why = str(error)
+        if child == 0 and not why:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with(self._pid)
-            os.set_inheritable(descriptor, False)  # what a worker starts must not keep its connection open
-            return socket.socket(fileno=descriptor)
-        os.close(descriptor)
-        self._children.add(child)
-        self._control.sendall(frame(Kind.FORKED, child))
+            os.set_inheritable(wire, False)  # what a worker starts must not keep its connection open
+            return socket.socket(fileno=wire), divert_stderr(stderr)
+        os.close(wire)
+        os.close(stderr)
+        if child:
+            self._children.add(child)
+        self._control.sendall(frame(Kind.FORKED, child, pickle.dumps((number, why))))
         return None
 
     def _reap(self) -> None:

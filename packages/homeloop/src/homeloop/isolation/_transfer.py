@@ -1,4 +1,4 @@
-"""Transfer: functions, values, context variables and errors on their way to another process and back."""
+"""Transfer: values, calls and context variables on their way to another process and back."""
 
 import asyncio
 import importlib
@@ -6,14 +6,15 @@ import io
 import pickle
 import runpy
 import sys
-import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from homeloop.errors import NotTransferableError, RemoteError
+from homeloop.errors import NotTransferableError
+from homeloop.isolation._culprit import find_culprit, type_name
 
 _MAIN = "__main__"
 _MAIN_OVER_THERE = "__mp_main__"  # multiprocessing's name for it, which programs may know
@@ -44,7 +45,7 @@ class Main:
             return module
         if cls.origin is None:
             return sys.modules[_MAIN]
-        (how, where), cls.origin, cls.imported = cls.origin, None, True
+        (how, where), cls.origin = cls.origin, None
         module = types.ModuleType(_MAIN_OVER_THERE)
         cls.loading = True
         try:
@@ -53,8 +54,12 @@ class Main:
                 if how == "module"
                 else runpy.run_path(where, run_name=_MAIN_OVER_THERE)
             )
+        except BaseException:
+            cls.origin = how, where  # whoever asks next is told the same
+            raise
         finally:
             cls.loading = False
+        cls.imported = True
         vars(module).update(content)
         sys.modules[_MAIN_OVER_THERE] = sys.modules[_MAIN] = module
         return module
@@ -88,7 +93,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def loads(data: bytes) -> Any:
-    """Rebuild what `dumps` has taken apart."""
+    """Rebuild what `dumps` or `carry` has taken apart."""
     return _Unpickler(io.BytesIO(data)).load()
 
 
@@ -125,36 +130,186 @@ class _Portions:
         return self._file.readinto(buffer)
 
 
-def dumps(what: str, value: object) -> bytes:
+_REMEDY = "pass data, and open what it needs over there"
+_IMPORTABLE = "pass what can be imported and pickled, or install homeloop[process] to carry it by value"
+
+
+class UncarriedError(Exception):
     """
-    Take a value apart, by reference where it can be imported, else by value if cloudpickle is there.
+    One of several values cannot be carried; what is to be said of it costs too much if nobody reads it.
+
+    Attributes:
+        number: Which.
+        reason: What the pickler raised; None if the value is of a program that cannot be imported.
+        pickler: The kind of pickler that was tried last.
+        by_value: Whether that can carry by value.
+    """
+
+    def __init__(
+        self, number: int, reason: Exception | None, pickler: type[pickle.Pickler], by_value: bool
+    ) -> None:
+        super().__init__(number)
+        self.number, self.reason, self.pickler, self.by_value = number, reason, pickler, by_value
+
+
+def carry(*values: object) -> bytes:
+    """
+    Take values apart, by reference where they can be imported, else by value if cloudpickle is there.
+
+    What they share stays shared: they are one stream, for `loads` to rebuild the first of, `load_named` all.
+
+    Raises:
+        UncarriedError: One of them cannot be carried.
+    """
+    try:
+        data = _dump(pickle.Pickler, False, values)
+        if _MAIN.encode() not in data or _main_is_shared():
+            return data
+        stuck = UncarriedError(_number_of_main(values), None, pickle.Pickler, False)
+    except UncarriedError as error:
+        stuck = error
+    try:
+        cloudpickle = importlib.import_module("cloudpickle")
+    except ModuleNotFoundError:
+        raise stuck from None
+    return _dump(cloudpickle.Pickler, True, values)
+
+
+def _dump(pickler: type[pickle.Pickler], by_value: bool, values: Sequence[object]) -> bytes:
+    file = io.BytesIO()
+    dump = pickler(file, pickle.HIGHEST_PROTOCOL).dump
+    for number, value in enumerate(values):
+        try:
+            dump(value)
+        except Exception as error:  # pickling runs code of any kind
+            raise UncarriedError(number, error, pickler, by_value) from None
+    return file.getvalue()
+
+
+def _number_of_main(values: Sequence[object]) -> int:
+    """Return the number of the first value that is of the main program, which some of them is."""
+    return next(
+        number for number, value in enumerate(values) if _MAIN.encode() in _dump(pickle.Pickler, False, (value,))
+    )
+
+
+def dumps(what: str, value: object, remedy: str = _REMEDY) -> bytes:
+    """
+    Take a value apart as `carry` does.
+
+    Args:
+        what: What an error calls it; it adds the type.
+        remedy: What an error says to do.
 
     Raises:
         NotTransferableError: It cannot be carried.
     """
-    reason: Exception | None = None
     try:
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        if _MAIN.encode() not in data or _main_is_shared():
-            return data
-    except Exception as error:  # pickling runs code of any kind
-        reason = error
+        return carry(value)
+    except UncarriedError as stuck:
+        raise _refusal(f"{what} ({type_name(value)})", value, stuck, remedy) from stuck.reason
+
+
+def _refusal(what: str, value: object, stuck: UncarriedError, remedy: str) -> NotTransferableError:
+    if stuck.reason is None:
+        return NotTransferableError(what, "it belongs to a program that cannot be imported", _IMPORTABLE)
+    way, part = find_culprit(value, partial(_crosses, stuck.pickler))
+    where = f"its {way} is a {type_name(part)}: " if way else ""
+    told = f"{where}{type(stuck.reason).__name__}: {stuck.reason}"
+    return NotTransferableError(what, told, remedy if stuck.by_value else _IMPORTABLE)
+
+
+def _crosses(pickler: type[pickle.Pickler], value: object) -> bool:
     try:
-        cloudpickle = importlib.import_module("cloudpickle")
-    except ModuleNotFoundError:
-        told = (
-            f"{type(reason).__name__}: {reason}" if reason else "it belongs to a program that cannot be imported"
-        )
-        raise NotTransferableError(
-            what, told, "pass what can be imported and pickled, or install homeloop[process] to carry it by value"
-        ) from reason
+        _dump(pickler, True, (value,))
+    except UncarriedError:
+        return False
+    return True
+
+
+def dump_named(head: object, named: Sequence[tuple[str, object]]) -> bytes:
+    """
+    Take several values apart, so that whoever cannot carry or rebuild one of them can name it.
+
+    Args:
+        head: Something plain that goes first.
+        named: The values, each with its name.
+
+    Raises:
+        NotTransferableError: One of the values cannot be carried.
+    """
     try:
-        carried: bytes = cloudpickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        raise NotTransferableError(
-            what, f"{type(error).__name__}: {error}", "pass data, and open what it needs over there"
-        ) from error
-    return carried
+        return carry((head, [what for what, _ in named]), *(value for _, value in named))
+    except UncarriedError as stuck:
+        what, value = named[stuck.number - 1]
+        raise _refusal(what, value, stuck, _REMEDY) from stuck.reason
+
+
+def load_named(data: bytes) -> tuple[Any, list[Any]]:
+    """
+    Rebuild what `dump_named` has taken apart: the head, and the values.
+
+    Raises:
+        NotTransferableError: One of the values cannot be rebuilt here.
+    """
+    load = _Unpickler(io.BytesIO(data)).load
+    head, names = load()
+    values: list[Any] = []
+    for what in names:
+        with _rebuilding(what):
+            values.append(load())
+    return head, values
+
+
+@contextmanager
+def _rebuilding(what: str) -> Generator[None]:
+    """Have an error that is raised here, by importing for instance, tell what could not be rebuilt."""
+    try:
+        yield
+    except NotTransferableError:  # it says itself what is missing
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:  # a signal's, which came just now
+            raise
+        told = f"{type(error).__name__}: {error}"
+        raise NotTransferableError(what, told, "it must be possible to import it over there") from error
+
+
+# -- calls ---------------------------------------------------------------------------------------------
+
+
+# Any: a function, or a partial of one, and whatever it takes.
+def dump_call(name: str, fn: Any, args: tuple[Any, ...]) -> bytes:
+    """
+    Take a function and its arguments apart.
+
+    Args:
+        name: What errors call the function.
+
+    Raises:
+        NotTransferableError: One of them cannot be carried.
+    """
+    keywords: dict[str, Any] = {}
+    while type(fn) is partial:
+        fn, args, keywords = fn.func, (*fn.args, *args), {**fn.keywords, **keywords}
+    named: list[tuple[str, object]] = [(f"the function {name}", fn)]
+    named += [(f"argument {at} of {name} ({type_name(each)})", each) for at, each in enumerate(args)]
+    named += [(f"keyword argument {at!r} of {name} ({type_name(each)})", each) for at, each in keywords.items()]
+    return dump_named(tuple(keywords), named)
+
+
+def load_call(data: bytes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """
+    Rebuild what `dump_call` has taken apart.
+
+    Raises:
+        NotTransferableError: The function is not found here, or an argument cannot be rebuilt.
+    """
+    names, (fn, *args) = load_named(data)
+    if not names:
+        return fn, tuple(args)
+    first = len(args) - len(names)
+    return partial(fn, **dict(zip(names, args[first:], strict=True))), tuple(args[:first])
 
 
 def _main_is_shared() -> bool:
@@ -166,18 +321,30 @@ def _main_is_shared() -> bool:
 _paths: dict[ContextVar[Any], tuple[str, str]] = {}
 
 
-def pack_variables(variables: Sequence[ContextVar[Any]]) -> list[tuple[tuple[str, str], Any]]:
-    """Take along the values of context variables, those that are set."""
-    context = dict.fromkeys(variables)
-    return [(_path(var), var.get()) for var in context if _is_set(var)]
+def dump_variables(variables: Sequence[ContextVar[Any]]) -> bytes:
+    """
+    Take the values of context variables apart, of those that are set.
+
+    Raises:
+        NotTransferableError: One of them cannot be carried, or has no address.
+    """
+    are_set = [var for var in dict.fromkeys(variables) if _is_set(var)]
+    named = [(f"context variable {var.name!r} ({type_name(var.get())})", var.get()) for var in are_set]
+    return dump_named([_path(var) for var in are_set], named)
 
 
-def unpack_variables(packed: list[tuple[tuple[str, str], Any]], context: Context) -> None:
-    """Set context variables in a context."""
-    for (module, name), value in packed:
-        is_main = module in (_MAIN, _MAIN_OVER_THERE)
-        var = Main.find(name) if is_main else getattr(importlib.import_module(module), name)
-        context.run(var.set, value)
+def load_variables(data: bytes, context: Context) -> None:
+    """
+    Set the context variables in a context.
+
+    Raises:
+        NotTransferableError: A variable is not found here, or its value cannot be rebuilt.
+    """
+    for (module, name), value in zip(*load_named(data), strict=True):
+        with _rebuilding(f"context variable {name!r}"):
+            is_main = module in (_MAIN, _MAIN_OVER_THERE)
+            var = Main.find(name) if is_main else getattr(importlib.import_module(module), name)
+            context.run(var.set, value)
 
 
 def _is_set(var: ContextVar[Any]) -> bool:
@@ -198,119 +365,3 @@ def _path(var: ContextVar[Any]) -> tuple[str, str]:
             f"context variable {var.name!r}", "no module has it as an attribute", "define it at module level"
         )
     return path
-
-
-# -- errors ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PackedError:
-    """
-    An error as it travels.
-
-    Attributes:
-        data: The pickled error; None if it, and everything like it, does not survive pickle.
-        kind, text: What it is, for the one who cannot rebuild it.
-        notes: Its notes; the traceback of over there will be one more.
-        traceback: The traceback, as text.
-    """
-
-    data: bytes | None
-    kind: str
-    text: str
-    notes: tuple[str, ...]
-    traceback: str
-    cause: "PackedError | None"
-    context: "PackedError | None"
-    suppress: bool
-
-
-def pack_error(error: BaseException, seen: frozenset[int] = frozenset()) -> PackedError:
-    """Take an error apart, with its causes. Never fails."""
-    seen |= {id(error)}
-    parts: list[PackedError | None] = []
-    for other in (error.__cause__, error.__context__ if error.__cause__ is None else None):
-        parts.append(None if other is None or id(other) in seen else pack_error(other, seen))
-    data = _error_data(error)
-    return PackedError(
-        data,
-        f"{type(error).__module__}.{type(error).__qualname__}",
-        _text(error),
-        tuple(str(note) for note in getattr(error, "__notes__", ())),
-        "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False)).rstrip(),
-        parts[0],
-        parts[1],
-        error.__suppress_context__,
-    )
-
-
-def unpack_error(packed: PackedError, where: str) -> BaseException:
-    """Rebuild an error, with the traceback of ``where`` in a note. Never fails."""
-    error: BaseException | None = None
-    if packed.data is not None:
-        try:
-            error = loads(packed.data)
-        except Exception:  # the class is over there only, or its constructor wants something else
-            error = None
-    if not isinstance(error, BaseException):
-        error = RemoteError(packed.kind, packed.text)
-        for note in packed.notes:
-            error.add_note(note)
-    error.add_note(f"traceback in {where}:\n{packed.traceback}")
-    if packed.cause is not None:
-        error.__cause__ = unpack_error(packed.cause, where)
-    if packed.context is not None:
-        error.__context__ = unpack_error(packed.context, where)
-    error.__suppress_context__ = packed.suppress
-    return error
-
-
-def _error_data(error: BaseException) -> bytes | None:
-    return _survives(error, error) or _survives(error, _likeness(error))
-
-
-def _survives(error: BaseException, candidate: object) -> bytes | None:
-    try:
-        data = dumps("an error", candidate)
-        return data if type(loads(data)).__qualname__ == type(error).__qualname__ else None
-    except Exception:  # whatever an error's own constructor and state do
-        return None
-
-
-def _likeness(error: BaseException) -> "_Likeness":
-    """Make an error of the same type without calling its constructor, and of what can be pickled of it."""
-    state = {name: _pickled(value) for name, value in vars(error).items()}
-    return _Likeness(type(error), tuple(map(_pickled, error.args)), state)
-
-
-class _Likeness:
-    """Unpickles as the error itself."""
-
-    def __init__(self, kind: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> None:
-        self._parts = kind, args, state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, self._parts
-
-
-def _rebuild(kind: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    vars(error).update(state)
-    str(error)  # or it is no use
-    return error
-
-
-def _pickled(value: object) -> object:
-    try:
-        pickle.loads(pickle.dumps(value))
-    except Exception:
-        return _text(value)
-    return value
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value) if isinstance(value, BaseException) else repr(value)
-    except Exception as error:
-        return f"<{type(value).__qualname__}, whose text raised {type(error).__name__}>"

@@ -13,12 +13,12 @@ class Kind(IntEnum):
 
     # to the template
     SETUP = 1  # payload: how to prepare
-    FORK = 2  # a descriptor comes along
+    FORK = 2  # number: the request; two descriptors come along: the worker's wire, and its stderr while it starts
     KILL = 3  # number: the process; length: the signal
 
     # from the template
     PREPARED = 10  # payload: names of threads that are running, which a fork would lose
-    FORKED = 11  # number: the process; 0 if there is none, payload: why
+    FORKED = 11  # number: the process, 0 if there is none; payload: the request, and why there is none
     EXITED = 12  # number: the process; payload: its exit code
 
     # to a worker

@@ -27,11 +27,23 @@ from homeloop._events import logger as event_logger
 from homeloop._user import User, as_user
 from homeloop.errors import NotTransferableError
 from homeloop.isolation._enclosure import Enclosure
+from homeloop.isolation._output import restore_stderr
+from homeloop.isolation._packed_error import PackedError, pack_error, unpack_error
 from homeloop.isolation._progress import AnyReport, begin_reporting
 from homeloop.isolation._tier import Isolation, Signs
-from homeloop.isolation._transfer import PackedError, dumps, loads, pack_error, unpack_error, unpack_variables
+from homeloop.isolation._transfer import carry, dumps, load_call, load_named, load_variables, loads
 from homeloop.isolation._wire import Frames, Kind, frame
-from homeloop.runtime import Call, finish_call, get_ident, loop_affinity, thread_stack
+from homeloop.runtime import (
+    AWAITED,
+    Call,
+    end_child,
+    end_on_return,
+    finish_call,
+    forget_in_child,
+    get_ident,
+    loop_affinity,
+    thread_stack,
+)
 
 try:
     import resource
@@ -68,7 +80,7 @@ class Request:
     last: bool
     name: str
     context_id: str
-    work: bytes  # function and arguments
+    call: bytes  # function and arguments
     variables: bytes
     user: bytes  # a `User` or None: its claims are whatever the program put there
     reports: bool
@@ -105,15 +117,25 @@ class _Terminated(SystemExit):
     """Raised by SIGTERM in whatever the loop's thread does."""
 
 
-def serve(connection: socket.socket, options: WorkerOptions) -> None:
-    """Be a worker until told to stop; does not return. Thread: the process's main one."""
+def serve(connection: socket.socket, stderr: int, options: WorkerOptions) -> None:
+    """
+    Be a worker until told to stop; does not return.
+
+    Args:
+        stderr: A descriptor, of where to write stderr when the worker is ready.
+
+    Thread: the process's main one.
+    """
     if options.max_memory_bytes is not None and resource is not None and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (options.max_memory_bytes, options.max_memory_bytes))
-    worker = _Worker(connection, options)
+    worker = _Worker(connection, stderr, options)
     signal.signal(signal.SIGTERM, worker.terminate)
     try:
         with asyncio.Runner() as runner:
-            runner.run(worker.live())
+            try:
+                runner.run(worker.live())
+            finally:
+                worker.end_if_forked()
     except _Terminated:
         pass
     # Without taking the interpreter apart: it would copy all the memory shared with the template, for a second.
@@ -127,9 +149,12 @@ def serve(connection: socket.socket, options: WorkerOptions) -> None:
 
 
 class _Worker:
-    def __init__(self, connection: socket.socket, options: WorkerOptions) -> None:
+    def __init__(self, connection: socket.socket, stderr: int, options: WorkerOptions) -> None:
         self.options = options
+        self._stderr = stderr
         self.terminated = False
+        self._is_forked = False
+        self._thread_ident = get_ident()
         self._connection = connection
         self._parent = os.getppid()
         self._frames = Frames()
@@ -149,9 +174,29 @@ class _Worker:
             self.terminated = True
             raise _Terminated
 
+    def forget_parent(self) -> None:
+        """
+        Leave the wire to the worker, in a child that its work has forked, and end with what forked it.
+
+        Called by the fork hook. What the copy of the loop would go on with is the worker's.
+        """
+        self._is_forked = True
+        self._connection.close()
+        for call in self._calls.values():
+            call.reply = partial(_end_child_of, call)
+        if get_ident() == self._thread_ident:
+            end_on_return(self._loop, asyncio.Runner.run.__code__)
+
+    def end_if_forked(self) -> None:
+        """End this process, if it is a child that the work has forked and that has come back to the loop."""
+        if self._is_forked:
+            error = sys.exception()
+            end_child(error if isinstance(error, SystemExit | KeyboardInterrupt) else RuntimeError(AWAITED))
+
     async def live(self) -> None:
         """Serve until told to stop."""
         self._loop = asyncio.get_running_loop()
+        forget_in_child(self)
         self._stop = asyncio.Event()
         add_instrument(_Forward(self))
         # Events are logged where they are forwarded to.
@@ -160,7 +205,8 @@ class _Worker:
             loads(self.options.initializer)()
         threading.Thread(target=self._watch, name="homeloop-watch", daemon=True).start()
         self._loop.add_reader(self._connection, self._read)
-        self.send(Kind.READY, 0, dumps("", Ready(loop_affinity(self._loop), get_ident())))
+        restore_stderr(self._stderr)
+        self.send(Kind.READY, 0, carry(Ready(loop_affinity(self._loop), get_ident())))
         await self._stop.wait()
 
     def send(self, kind: Kind, number: int, payload: bytes) -> None:
@@ -209,7 +255,7 @@ class _Worker:
             if room is not None:
                 room.signs.blocked = True
             event = LoopBlocked(request.context_id, Isolation.PROCESS.value, request.name, home, seconds, stack)
-            self.send(Kind.EVENT, 0, dumps("", event))
+            self.send(Kind.EVENT, 0, carry(event))
 
     # -- on the loop -------------------------------------------------------------------------------
 
@@ -235,7 +281,7 @@ class _Worker:
         elif kind is Kind.CANCEL and number in self._calls:
             call = self._calls[number]
             call.cancel()
-            self.send(Kind.CANCELLING, number, dumps("", call.waiting_at))
+            self.send(Kind.CANCELLING, number, carry(call.waiting_at))
         elif kind is Kind.LEAVE:
             asyncio.Task(self._leave(number), loop=self._loop, context=Context())
         elif kind is Kind.STOP:
@@ -247,11 +293,10 @@ class _Worker:
         try:
             if request.path is not None:
                 sys.path[:] = request.path
-            fn, args = loads(request.work)
-            unpack_variables(loads(request.variables), context)
-            user: User | None = loads(request.user)
-        except Exception as error:  # whatever importing the function's module raises
-            refusal = _refusal(request.name, error)
+            fn, args = load_call(request.call)
+            load_variables(request.variables, context)
+            _, (user,) = load_named(request.user)
+        except NotTransferableError as refusal:
             self._answer(number, Answer(None, pack_error(refusal), Signs(), 0, begun=False))
             return
         reports = self._reports[number] = _Reports(self, number, request.coalesces)
@@ -293,7 +338,7 @@ class _Worker:
         value: bytes | None = None
         if error is None:
             try:
-                value = dumps(f"the result of {request.name}", call.value)
+                value = dumps(f"the result of {request.name}", call.value, "return data")
             except NotTransferableError as refusal:
                 error = refusal
         packed = None if error is None else pack_error(error)
@@ -369,7 +414,9 @@ class _Reports:
 
     def _send(self, args: tuple[Any, ...]) -> int:
         self._count += 1
-        self._worker.send(Kind.PROGRESS, self._number, pickle.dumps((self._count, dumps("a report", args))))
+        self._worker.send(
+            Kind.PROGRESS, self._number, pickle.dumps((self._count, dumps("a report", args, "report data")))
+        )
         return self._count
 
 
@@ -382,17 +429,11 @@ class _Forward:
     def notify(self, event: Event) -> None:
         """Forward an event."""
         if event.level >= logging.WARNING:
-            self._worker.send(Kind.EVENT, 0, dumps("an event", event))
+            self._worker.send(Kind.EVENT, 0, carry(event))
 
 
-def _refusal(name: str, error: Exception) -> NotTransferableError:
-    if isinstance(error, NotTransferableError):  # it says itself what is missing
-        return error
-    refusal = NotTransferableError(
-        name, f"{type(error).__name__}: {error}", "it must be possible to import it over there"
-    )
-    refusal.__cause__ = error
-    return refusal
+def _end_child_of(call: "Call[Any]") -> None:
+    end_child(call.take_error())
 
 
 def _end_undriven(call: "Call[Any]", _: object) -> None:

@@ -11,7 +11,7 @@ from homeloop.runtime._blocked import refuse_circle
 from homeloop.runtime._call import Call, finish_call
 from homeloop.runtime._default import default_runtime
 from homeloop.runtime._endings import LAST_CHANCE, Ending, loop_ending, notice_closed_loops
-from homeloop.runtime._fork import forget_in_child, keep_untouched
+from homeloop.runtime._fork import AWAITED, end_child, end_on_return, forget_in_child, keep_untouched
 from homeloop.runtime._future import CallFuture, LoopFuture, submission_listeners
 from homeloop.runtime._greenlets import leave_thread
 from homeloop.runtime._life import Life, Residence, RuntimeStatistics, open_runtimes
@@ -40,6 +40,7 @@ from homeloop.runtime._waiting import completed_in_hub, outlast, set_done, wait_
 from homeloop.runtime._workers import WorkerStatistics
 
 __all__ = (
+    "AWAITED",
     "Call",
     "CallFuture",
     "Ending",
@@ -60,6 +61,8 @@ __all__ = (
     "code_place",
     "completed_in_hub",
     "default_runtime",
+    "end_child",
+    "end_on_return",
     "enter",
     "error_text",
     "finish_call",

@@ -49,6 +49,15 @@ async def fork(state: State) -> State:
     return {"n": state["n"] + 1, "did": [f"child left with {code}"]}
 
 
+async def fork_and_go_on(state: State) -> State:
+    """Fork; the child goes on with the graph, as one does that a library has forked."""
+    child = os.fork()
+    if child == 0:
+        return {"n": 1000}
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {"n": state["n"] + 1, "did": [f"child left with {code}"]}
+
+
 async def fail(state: State) -> State:
     raise ValueError(f"node failed at {state['n']}")
 
@@ -75,6 +84,7 @@ GRAPHS = {
     "leaks": graph(leak),
     "blocks": graph(block),
     "forks": graph(fork),
+    "forks and goes on": graph(fork_and_go_on),
     "fails": graph(fail),
     "crashes": graph(crash),
     "leaks and blocks and forks": graph(leak, block, fork),

@@ -39,6 +39,35 @@ async def make_rebuilt(size: int) -> Rebuilt:
     return Rebuilt(size)
 
 
+async def take(first: object, second: object = None, client: object = None) -> object:
+    return first, second, client
+
+
+async def are_same(first: object, second: dict[str, object], other: object) -> bool:
+    return first is second["it"] is other
+
+
+def rebuild_in(pid: int) -> object:
+    if os.getpid() != pid:
+        raise ValueError("rebuilt elsewhere")
+    return Fussy()
+
+
+class Fussy:
+    """Can only be rebuilt in the process that it comes from."""
+
+    def __reduce__(self) -> Any:
+        return rebuild_in, (os.getpid(),)
+
+
+async def return_fussy() -> Fussy:
+    return Fussy()
+
+
+async def return_deep_lock() -> object:
+    return [1, {"lock": threading.Lock()}]
+
+
 class Caller:
     """An object with an async ``__call__``."""
 
@@ -216,6 +245,12 @@ async def fail_in_group() -> None:
         group.create_task(refuse())
 
 
+async def fail_twice() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(refuse())
+        group.create_task(refuse_keyword_only())
+
+
 async def raise_timeout() -> None:
     raise TimeoutError("my own")
 
@@ -373,6 +408,24 @@ async def fork_and_wait() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+async def fork_and_go_on(how: str) -> tuple[int, int]:
+    """Fork; the child does something else than to leave. Tell the process and the child's exit code."""
+    child = os.fork()
+    if child:
+        return os.getpid(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if how == "awaits":
+        await asyncio.sleep(0)
+    elif how == "exits":
+        sys.exit(4)
+    elif how == "fails":
+        raise LookupError("in the child")
+    return 0, 0
+
+
+async def fork_and_go_on_in_a_task(how: str) -> tuple[int, int]:
+    return await asyncio.create_task(fork_and_go_on(how))
+
+
 async def fork_a_holder_and_die(pids: str) -> None:
     """Die while a forked child, which holds what this process had open, lives on."""
     child = os.fork()
@@ -520,8 +573,13 @@ async def ready_then_clean_up(ready: str, file: str) -> None:
     await clean_up_slowly(file)
 
 
-def fail_to_initialise() -> None:
-    raise RuntimeError("no licence")
+def initialise_as_told() -> None:
+    """Do what `failing_preload` does."""
+    import failing_preload  # noqa: F401 - for what it does
+
+
+async def write_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 async def clean_up_for_ever() -> None:

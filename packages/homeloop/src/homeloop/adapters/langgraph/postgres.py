@@ -15,6 +15,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from homeloop import LoopLocal
+from homeloop.adapters.langgraph._pool import TellingPool
 from homeloop.adapters.langgraph._stores import batching
 
 __all__ = ("PooledPostgresSaver", "loop_local_pool", "loop_local_saver", "loop_local_store", "set_up")
@@ -56,6 +57,10 @@ def loop_local_pool(conninfo: str, *, min_size: int = 1, max_size: int = 4, **op
     """
     Give every loop a pool with the connections that LangGraph asks for.
 
+    When it has none to give, its `PoolTimeout` has PostgreSQL's own words. A wrong password, role or database is
+    told at once; a server that is not there, or has too many connections, after the pool's ``timeout``, which is
+    30 seconds.
+
     Args:
         conninfo: The database.
         min_size, max_size: Connections per loop.
@@ -64,9 +69,7 @@ def loop_local_pool(conninfo: str, *, min_size: int = 1, max_size: int = 4, **op
     kwargs = {**_CONNECTION, **options.pop("kwargs", {})}
 
     def open_pool() -> Pool:
-        return AsyncConnectionPool(
-            conninfo, min_size=min_size, max_size=max_size, kwargs=kwargs, open=False, **options
-        )
+        return TellingPool(conninfo, min_size=min_size, max_size=max_size, kwargs=kwargs, open=False, **options)
 
     return LoopLocal(open_pool, name="LangGraph connection pool")
 
