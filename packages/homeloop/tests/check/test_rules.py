@@ -192,6 +192,15 @@ def test_names_that_only_look_alike(found: Found) -> None:
 
             def three():
                 return Runner().run(AsyncClient().get("u"))
+
+            class Job:
+                def run_until_complete(self): ...
+
+            async def four():
+                return Job().run_until_complete()
+
+            async def five(container):
+                await container.run_until_complete()
             """,
         )
         == []
