@@ -15,6 +15,7 @@ from homeloop.runtime._trace_sites import (
     is_closing,
     is_parents,
     misuse,
+    ran_in_parent,
     report,
     running_loop,
     used_object,
@@ -167,6 +168,9 @@ class _Watched(Future[Any]):
 
 def _submitting(original: Method, switch: Switch) -> Method:
     def run_coroutine_threadsafe(coro: Any, loop: Loop) -> "Future[Any]":
+        if switch.is_on and ran_in_parent(loop):
+            evidence = "the loop that should do it runs in the parent process; its thread was not forked"
+            report("fork-inherited", loop, evidence, loop, running_loop(), user_spot())
         future: Future[Any] = original(coro, loop)
         if type(future) is Future and switch.is_on:
             future._target, future._switch = loop, switch  # type: ignore[attr-defined]
