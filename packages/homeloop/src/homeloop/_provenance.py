@@ -92,8 +92,8 @@ class LoopRecord:
     """
     Where, and in which process, a loop was made; in which and when it last ran; where it was closed.
 
-    ``ran_in`` is None if it never ran. ``began`` and ``ended`` are numbers, the later the greater; ``ended`` is None
-    while it runs.
+    ``ran_in`` is None if it never ran. ``began`` and ``ended`` are numbers, the later the greater; ``ended`` is
+    None while it runs.
     """
 
     pid: int

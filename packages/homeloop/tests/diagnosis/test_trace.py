@@ -625,7 +625,7 @@ def test_modules_of_one_loader_are_imported_as_ever(
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("double", [None, types.ModuleType("double"), mock.MagicMock()], ids=["none", "empty", "mock"])
+@pytest.mark.parametrize("double", [None, types.ModuleType("double"), mock.Mock()], ids=["no", "empty", "mock"])
 def test_doubles_of_modules(double: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in a module's place, to keep it from being imported or to test without it, is left alone."""
     for name in ("uvloop", "httpx._client"):

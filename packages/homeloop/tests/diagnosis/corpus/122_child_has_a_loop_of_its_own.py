@@ -1,4 +1,4 @@
-"""Look-alike: a forked worker starts a thread with a loop of its own, and waits too short a time for a slow answer.
+"""Look-alike: a forked worker has a thread with a loop of its own, and waits too short a time for an answer.
 
 class: LOOKALIKE_OWN_LOOP
 needs:

@@ -41,7 +41,7 @@ def run_inside_loop(project: Project) -> Iterator[Finding]:
 
 
 def _runs_until_complete(project: Project, call: ast.Call, scope: Scope) -> bool:
-    """Say whether a call is a loop's: a method of one of our classes, or one that is awaited, only has the name."""
+    """Say whether a call is a loop's: our own classes' methods, and those that are awaited, only have the name."""
     if not isinstance(call.func, ast.Attribute) or call.func.attr != "run_until_complete":
         return False
     is_awaited = isinstance(scope.module.parents.get(call), ast.Await)
