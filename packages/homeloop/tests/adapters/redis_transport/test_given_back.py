@@ -1,10 +1,11 @@
 """What a worker had when Redis went away is delivered again when Redis is back."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from kombu import Connection
+from kombu import Connection, Queue
 
 from homeloop.adapters.celery._give_back import GiveBack
 
@@ -33,6 +34,42 @@ def test_messages_are_given_back_when_redis_is_there_again(  # type: ignore[no-u
         wait_until(lambda: "Trying again in" in log.read_text(), "the worker to notice")
         relay.is_away = False
         assert result.get(timeout=WAIT) == "second run"
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_greenlets_look_for_lost_messages_on_each_connection(  # type: ignore[no-untyped-def]
+    celery_environment: None, redis_url: str, relay, load_app, start_worker, wait_until, pool: str, tmp_path: Path,
+    prefix: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What a killed worker had comes back through the second connection of a worker as through the first."""
+    transport = {
+        "global_keyprefix": prefix, "visibility_timeout": 1, "unacked_restore_interval": 0.5,
+        "unacked_restore_throttle": 1,
+    }  # fmt: skip
+    monkeypatch.setenv("AWAY_TRANSPORT", json.dumps(transport))
+    monkeypatch.setenv("AWAY_POOL", pool)
+    monkeypatch.setenv("AWAY_BROKER", relay.url)
+    load_app("away_tasks")
+    log = tmp_path / f"away_tasks-{pool}.log"
+    with (
+        Connection(redis_url, transport_options=transport) as connection,
+        start_worker("away_tasks", pool, 2),
+        connection.channel() as channel,
+    ):
+        nobodys = Queue(f"{prefix}lost")(channel)
+        nobodys.declare()
+        for is_again in (False, True):
+            if is_again:
+                relay.go_away()
+                wait_until(lambda: "Trying again in" in log.read_text(), "the worker to notice")
+                relay.is_away = False
+            connection.Producer(channel).publish({}, routing_key=nobodys.name)
+            with connection.channel() as killed:
+                killed.do_restore = False
+                assert nobodys.bind(killed).get() is not None
+            wait_until(lambda: nobodys.get(no_ack=True), "the message to be given back")
 
 
 @pytest.mark.needs("redis")

@@ -68,32 +68,33 @@ class LookForLost(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._transport: Any = None  # kombu's, of the present connection
-        self._is_timed = False
 
     def include_if(self, parent: Any) -> bool:
         """Tell whether this worker needs it."""
         return is_green()
 
     def start(self, parent: Any) -> None:
-        """Look through this connection from now on; the first time, have the timer do so now and then."""
+        """Have the timer look through this connection now and then."""
         notes = _redis_notes(parent)
         if notes is None:
             return
         self._transport = notes.channel.connection
-        if not self._is_timed:
-            self._is_timed = True
-            seconds = self._transport.client.transport_options.get("unacked_restore_interval", _INTERVAL)
-            parent.timer.call_repeatedly(seconds if seconds > 0 else _INTERVAL, self._look)
+        # For each connection anew: Celery before 5.7 clears the timer when one is lost.
+        self._look_later(parent.timer, self._transport)
 
     def stop(self, parent: Any) -> None:
         """Look no more through this connection, which is lost or about to close."""
         self._transport = None
 
-    def _look(self) -> None:
+    def _look_later(self, timer: Any, transport: Any) -> None:
+        seconds = transport.client.transport_options.get("unacked_restore_interval", _INTERVAL)
+        timer.call_after(seconds if seconds > 0 else _INTERVAL, self._look, (timer, transport))
+
+    def _look(self, timer: Any, transport: Any) -> None:
         """Have kombu give back what is lost, as its hub would. Greenlet: one of the timer's own for each call."""
-        transport = self._transport
-        if transport is None:
+        if transport is not self._transport:
             return
+        self._look_later(timer, transport)  # first: whatever becomes of this look, there is a next one
         try:
             transport.cycle.maybe_restore_messages()
         except (*transport.connection_errors, *transport.channel_errors):
