@@ -153,13 +153,16 @@ def test_what_blocks_the_loop_is_named(green, loop_kind) -> None:
     printed = green(
         """
 import select
-logging.getLogger("homeloop").setLevel(logging.ERROR)
 reader, writer = os.pipe()
+begun, tell = os.pipe()
 async def block():
+    os.write(tell, b"!")
     select.select([reader], [], [])  # the library's
 def call():
+    blocking = homeloop.submit(block)
+    select.select([begun], [], [])
     try:
-        homeloop.run(block, timeout=0.05)
+        homeloop.run(identity, "too late", timeout=0.05)
     except TimeoutError as error:
         return error.blocked_at[0]
 print(outcome(spawn(call)))

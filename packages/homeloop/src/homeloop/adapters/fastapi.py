@@ -1,15 +1,16 @@
-"""A runtime that lives as long as the application, resources for endpoints. Tested with FastAPI 0.165."""
+"""A runtime that lives as long as the application, resources for endpoints, health. Tested with FastAPI 0.165."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
 
-from homeloop import LoopLocal, arun, default_runtime, enter
+from homeloop import HealthMonitor, LoopLocal, arun, default_monitor, default_runtime, enter
 
-__all__ = ("lease", "lease_at_home", "lifespan")
+__all__ = ("health_router", "lease", "lease_at_home", "lifespan")
 
 T = TypeVar("T")
 State = Mapping[str, Any] | None  # Any: what an application keeps of its own
@@ -23,6 +24,7 @@ def lifespan(
     warm_up_at_home: Sequence[WarmUp] = (),
     inner: Lifespan | None = None,
     close_timeout: float = 5.0,
+    health_interval: float | None = None,
 ) -> Lifespan:
     """
     Start the default runtime before the first request, end it after the last: ``FastAPI(lifespan=lifespan())``.
@@ -37,6 +39,8 @@ def lifespan(
         warm_up_at_home: The same, on the runtime's loop, for what sync endpoints use.
         inner: The application's own lifespan, entered after the warm-ups and left before the runtime ends.
         close_timeout: Seconds for the drain; see `homeloop.LoopRuntime.close`.
+        health_interval: Seconds between two assessments of the default health monitor, which then watches the
+            server's loop, too; None leaves it alone. One that was started before goes on afterwards.
 
     The application's start raises: what a warm-up, ``inner`` or the runtime's start raises. Then no server starts.
     """
@@ -45,6 +49,7 @@ def lifespan(
     async def around(app: FastAPI) -> AsyncGenerator[State, None]:
         runtime = default_runtime()
         is_ours = runtime.statistics().home is None
+        end_watch = _watch(health_interval)  # first: what a warm-up blocks is told, too
         try:
             await arun(_call_all, warm_up_at_home)
             await _call_all(warm_up)
@@ -54,10 +59,31 @@ def lifespan(
                 async with inner(app) as state:
                     yield state
         finally:
-            if is_ours:
-                await asyncio.to_thread(runtime.close, close_timeout)
+            try:
+                if is_ours:
+                    await asyncio.to_thread(runtime.close, close_timeout)
+            finally:
+                end_watch()
 
     return around
+
+
+def _watch(interval: float | None) -> Callable[[], None]:
+    """Have the running loop watched; return what ends that."""
+    if interval is None:
+        return lambda: None
+    monitor = default_monitor()
+    was_started = monitor.is_started
+    if not was_started:
+        monitor.start(interval)
+    unwatch = monitor.watch_loop()
+
+    def end() -> None:
+        unwatch()
+        if not was_started:
+            monitor.stop()
+
+    return end
 
 
 async def _call_all(functions: Sequence[WarmUp]) -> None:
@@ -95,3 +121,35 @@ def lease_at_home(local: LoopLocal[T]) -> Callable[[], Generator[T, None, None]]
             yield resource
 
     return dependency
+
+
+def health_router(monitor: HealthMonitor | None = None) -> APIRouter:
+    """
+    Make a router that tells how the process is, to be included under a prefix of yours, ``/health`` for one.
+
+    - ``GET /live``: 200 if the loop that serves it runs at all.
+    - ``GET /ready``: status and recommendations; 503 while the status is ``"critical"``.
+    - ``GET /loops``: everything, `HealthReport.as_dict`. It names functions and files: not for everybody.
+
+    Args:
+        monitor: The process's own by default; it should be started, see ``health_interval`` of `lifespan`.
+    """
+    monitor = monitor or default_monitor()
+    router = APIRouter(tags=["health"])
+
+    @router.get("/live")
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/ready")
+    def ready() -> JSONResponse:
+        report = monitor.report()
+        told = {"status": report.status, "recommendations": report.recommendations}
+        return JSONResponse(told, 503 if report.status == "critical" else 200)
+
+    @router.get("/loops")
+    def loops() -> JSONResponse:
+        return JSONResponse(monitor.report().as_dict())
+
+    _ = live, ready, loops  # they are the router's
+    return router

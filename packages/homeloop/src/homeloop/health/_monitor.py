@@ -158,7 +158,7 @@ class HealthMonitor:
         watched = loop or asyncio.get_running_loop()
         home = loop_affinity(watched) if watched is running else affinity_elsewhere(watched)
         pulse = Pulse(name or home.thread, watched, home, get_ident() if watched is running else 0, is_ours=False)
-        self._pulses.setdefault(home.loop, pulse)
+        pulse = self._pulses.setdefault(home.loop, pulse)  # it may be watched already
         if self.is_started:
             self._begin()
 

@@ -59,7 +59,6 @@ def test_cold_shutdown(start, key: str) -> None:  # type: ignore[no-untyped-def]
         assert late.get(timeout=WAIT) == "second run"
 
 
-@pytest.mark.whole_table
 def test_killed_worker(start, key: str) -> None:  # type: ignore[no-untyped-def]
     """`acks_late` and kill -9 of the whole worker: the task runs again."""
     with start.worker() as worker:

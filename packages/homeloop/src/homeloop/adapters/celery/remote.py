@@ -1,0 +1,48 @@
+"""
+``celery inspect homeloop``: the health of a worker's event loops, by remote control.
+
+Import this module where the app is made, on both sides: Celery knows the command then. The worker's processes must
+have their monitors started (`homeloop.async_utils.start_event_loop_monitoring`, in the app's module). Those of a
+prefork pool are asked over their local sockets, so one whose loop is blocked answers, too.
+"""
+
+# pyright: basic
+# (Celery ships no types: strict mode would complain of every value that comes from it.)
+
+import os
+import time
+from typing import Any
+
+from celery.worker.control import inspect_command
+
+from homeloop import ask_process, default_monitor
+
+__all__ = ("homeloop",)
+
+_BUDGET = 0.8
+"""Seconds that all processes may take to answer: the consumer stands still, and who asks waits for 1 s."""
+
+
+@inspect_command(  # type: ignore[untyped-decorator]
+    help="Health of the event loops: a report for each process that runs tasks, by its pid."
+)
+def homeloop(state: Any) -> dict[str, dict[str, Any]]:
+    """
+    Tell how the loops of a worker's processes are, by pid; see `homeloop.HealthReport.as_dict`.
+
+    A process that does not answer has the status ``"silent"``, one that cannot be asked ``"unknown"``.
+    """
+    pids: list[int] | None = state.consumer.pool.info.get("processes")
+    if pids is None:
+        return {str(os.getpid()): default_monitor().report().as_dict()}
+    deadline = time.monotonic() + _BUDGET
+    return {str(pid): _ask(pid, deadline - time.monotonic()) for pid in pids}
+
+
+def _ask(pid: int, timeout: float) -> dict[str, Any]:
+    try:
+        return ask_process(pid, timeout=max(timeout, 0.01))
+    except TimeoutError:
+        return {"status": "silent", "recommendations": [f"see what process {pid} does, with py-spy dump for one"]}
+    except (OSError, ValueError) as error:
+        return {"status": "unknown", "recommendations": [str(error)]}

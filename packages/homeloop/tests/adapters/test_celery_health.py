@@ -1,0 +1,121 @@
+"""The health of workers: `celery inspect homeloop`, and what Prometheus is told of a prefork pool."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+WAIT = 30.0  # seconds for a result
+APPS = Path(__file__).parent / "apps"
+COMMAND = (sys.executable, "-m", "celery", "--app", "health_tasks")
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.timeout(120)]
+
+LoadApp = Callable[[str], ModuleType]
+
+
+@pytest.fixture(autouse=True)
+def _watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="homeloop-") as folder:  # short, as names of sockets must be
+        monkeypatch.setenv("HOMELOOP_RUN_DIR", folder)
+        yield
+
+
+@pytest.fixture
+def ask_worker(wait_until: Callable[..., None]) -> Callable[[Any], dict[str, Any]]:
+    """Return what an app's only worker says, by pid."""
+
+    def ask(app: Any) -> dict[str, Any]:
+        answers: list[dict[str, dict[str, Any]]] = []
+
+        def is_answered() -> bool:  # a green worker does its first tasks before it listens to the remote control
+            answers.extend(app.control.broadcast("homeloop", reply=True, timeout=2, limit=1))
+            return bool(answers)
+
+        wait_until(is_answered, "an answer")
+        (told,) = answers[0].values()
+        return told
+
+    return ask
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent", "eventlet", "custom"])
+def test_f4_remote_control_tells_the_health_of_each_process(
+    celery_environment: None, load_app: LoadApp, start_worker: Any, ask_worker: Any, pool: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """On every pool: the processes that run tasks, not the parent of a prefork pool."""
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "homeloop.adapters.celery.pool:TaskPool")
+    tasks = load_app("health_tasks")
+    monkeypatch.setenv("WATCHED", "yes")
+    with start_worker("health_tasks", pool, 1):
+        pid = str(tasks.process_id.delay().get(timeout=WAIT))
+        told = ask_worker(tasks.app)
+    assert list(told) == [pid]
+    assert told[pid]["monitored"]
+    assert told[pid]["status"] in ("healthy", "warning")  # a busy machine is slow
+    assert told[pid]["runtimes"][0]["statistics"]["finished"] >= 1
+
+
+def test_f4_celerys_own_command_line_knows_it(
+    celery_environment: None, load_app: LoadApp, start_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``celery inspect homeloop``; a process without a monitor says so."""
+    tasks = load_app("health_tasks")
+    with start_worker("health_tasks", "prefork", 1):
+        pid = tasks.process_id.delay().get(timeout=WAIT)
+        asked = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "--app",
+                "health_tasks",
+                "inspect",
+                "--json",
+                "--timeout=20",
+                "homeloop",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(APPS)},
+        )
+    assert f"process {pid} has no health monitor that can be asked" in asked.stdout
+    assert '"unknown"' in asked.stdout
+
+
+def test_f4_prometheus_is_told_of_the_children_of_a_prefork_pool(
+    celery_environment: None, load_app: LoadApp, start_worker: Any, tmp_path: Path, wait_until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each child writes what it measures into the folder that they share."""
+    tasks = load_app("health_tasks")
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    monkeypatch.setenv("WATCHED", "yes")
+
+    def loops() -> set[str]:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(folder))
+        return {
+            sample.labels["pid"]
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == "asyncio_eventloop_tasks_pending" and sample.labels["owner"] == "runtime"
+        }
+
+    with start_worker("health_tasks", "prefork", 2) as worker:
+        pid = tasks.process_id.delay().get(timeout=WAIT)
+        wait_until(lambda: len(loops()) == 2, "both children's figures", describe=loops)
+        assert str(pid) in loops()
+        assert str(worker.pid) not in loops()
