@@ -181,7 +181,7 @@ def test_celery_is_called_around_the_coroutine_in_its_context_and_off_the_loop( 
 
 @pytest.mark.needs("redis")
 def test_what_a_task_does_to_itself_or_to_the_loop_ends_nobody_else(tasks, start_worker, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """SystemExit, CancelledError and a missing await fail their task; a closed runtime is a lost worker, and a new one opens."""
+    """They fail their task; a closed runtime is a lost worker, and a new one opens."""
     with start_worker("asyncio_pool_tasks", "custom", 10):
         held = tasks.hold.delay(7)
         with pytest.raises(WorkerLostError, match="exitcode 3"):
