@@ -33,7 +33,7 @@ def check_task_function(fn: object) -> None:
     Raises:
         ConfigurationError: It is one.
     """
-    made = fn if _is_task(fn) else getattr(fn, "__wrapped__", None)
+    made: Any = fn if _is_task(fn) else getattr(fn, "__wrapped__", None)
     if _is_task(made):
         raise ConfigurationError(
             f"{made.name} is a Celery task already, and a decorator above @app.task makes no task of what it adds",
