@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import queue
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -107,6 +108,25 @@ def test_lifespan_leaves_a_runtime_that_ran_before(application: ModuleType) -> N
     with TestClient(application.app) as client:
         assert client.get("/sync").json() == "ok"
     assert default_runtime().statistics().home is not None
+
+
+def test_lifespan_ends_while_the_servers_workers_all_wait_for_the_runtime() -> None:
+    """The drain needs none of the loop's own workers: it ends what these wait for, however many there are."""
+
+    async def endless() -> None:
+        begun.put_nowait(None)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        async with lifespan()(FastAPI()):
+            waits = asyncio.create_task(asyncio.to_thread(homeloop.run, endless))
+            await homeloop.arun(asyncio.to_thread, begun.get, True, BOUND)
+        with pytest.raises(homeloop.errors.RuntimeDiedError):
+            await waits
+
+    begun: queue.SimpleQueue[None] = queue.SimpleQueue()
+    asyncio.run(asyncio.wait_for(main(), BOUND))
 
 
 def test_lifespan_fails_with_its_warm_up() -> None:

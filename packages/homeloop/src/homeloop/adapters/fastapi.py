@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
-from homeloop import HealthMonitor, LoopLocal, arun, default_monitor, default_runtime, enter
+from homeloop import HealthMonitor, LoopLocal, LoopRuntime, arun, default_monitor, default_runtime, enter
 
 __all__ = ("health_router", "lease", "lease_at_home", "lifespan")
 
@@ -61,11 +62,20 @@ def lifespan(
         finally:
             try:
                 if is_ours:
-                    await asyncio.to_thread(runtime.close, close_timeout)
+                    await _close(runtime, close_timeout)
             finally:
                 end_watch()
 
     return around
+
+
+async def _close(runtime: LoopRuntime, timeout: float) -> None:
+    # On a thread of its own: all workers of the server's loop may be waiting for what this ends.
+    with_one_thread = ThreadPoolExecutor(1, thread_name_prefix="homeloop-drain")
+    try:
+        await asyncio.get_running_loop().run_in_executor(with_one_thread, runtime.close, timeout)
+    finally:
+        with_one_thread.shutdown(wait=False)
 
 
 def _watch(interval: float | None) -> Callable[[], None]:
@@ -141,14 +151,15 @@ def health_router(monitor: HealthMonitor | None = None) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
+    # On the loop, not on its threads: those may all be in use when somebody asks what is wrong.
     @router.get("/ready")
-    def ready() -> JSONResponse:
+    async def ready() -> JSONResponse:
         report = monitor.report()
         told = {"status": report.status, "recommendations": report.recommendations}
         return JSONResponse(told, 503 if report.status == "critical" else 200)
 
     @router.get("/loops")
-    def loops() -> JSONResponse:
+    async def loops() -> JSONResponse:
         return JSONResponse(monitor.report().as_dict())
 
     _ = live, ready, loops  # they are the router's
