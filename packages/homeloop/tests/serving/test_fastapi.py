@@ -129,6 +129,32 @@ def test_lifespan_ends_while_the_servers_workers_all_wait_for_the_runtime() -> N
     asyncio.run(asyncio.wait_for(main(), BOUND))
 
 
+def test_lifespan_of_the_last_application_ends_the_runtime() -> None:
+    """Applications of a process may end in any order: what another one runs goes on."""
+
+    async def work(go_on: asyncio.Event) -> asyncio.AbstractEventLoop:
+        await go_on.wait()
+        return asyncio.get_running_loop()
+
+    async def give(go_on: asyncio.Event) -> None:
+        go_on.set()
+
+    async def main() -> None:
+        first, second = lifespan()(FastAPI()), lifespan()(FastAPI())
+        await first.__aenter__()
+        await second.__aenter__()
+        go_on = asyncio.Event()
+        running = homeloop.submit(work, go_on)
+        await first.__aexit__(None, None, None)
+        await homeloop.arun(give, go_on)
+        loop = await asyncio.wrap_future(running)
+        await second.__aexit__(None, None, None)
+        assert loop.is_closed()
+        assert default_runtime().statistics().home is None
+
+    asyncio.run(asyncio.wait_for(main(), BOUND))
+
+
 def test_lifespan_fails_with_its_warm_up() -> None:
     """An application that cannot be warmed up does not start, and leaves no runtime behind."""
 
