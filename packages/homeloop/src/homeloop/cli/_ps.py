@@ -72,6 +72,10 @@ def process_lines(process: LocalProcess) -> Iterator[str]:
             f"  resource  {resource['name']}: {counts['live']} open, {counts['in_use']} leases, "
             f"{counts['waiting']} callers waiting"
         )
+        for instance in counts["instances"]:
+            if instance["pool"] is not None:
+                where = f"{resource['name']} on loop {instance['home']['loop']}"
+                yield f"  pool      {where}: {_of_pool(instance['pool'])}"
     for recommendation in report["recommendations"]:
         yield f"  ! {recommendation}"
 
@@ -100,3 +104,9 @@ def _of_loop(loop: Figures) -> Iterator[str]:
     if loop["utilisation"] is not None:
         yield f"{loop['utilisation']:.0%} busy"
     yield f"{loop['pending']} tasks" + (f" ({loop['langgraph']} of LangGraph)" if loop["langgraph"] else "")
+
+
+def _of_pool(pool: Figures) -> str:
+    limit = "" if pool["limit"] is None else f" of {pool['limit']}"
+    waiting = "" if pool["waiting"] is None else f", {pool['waiting']} waiting"
+    return f"{pool['in_use']}{limit} in use{waiting}, {pool['size']} open"
