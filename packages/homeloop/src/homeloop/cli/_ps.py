@@ -24,6 +24,13 @@ def add_to(commands: "Commands") -> None:
     parser.add_argument("pid", nargs="?", type=int, metavar="PID", help="ask this process only")
     parser.add_argument("--json", action="store_true", help="print one JSON object a process, a line each")
     parser.add_argument("--stacks", action="store_true", help="print what the threads and tasks of PID do")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="how long each process may take to answer (2)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -33,10 +40,10 @@ def _run(chosen: argparse.Namespace) -> int:
         return 2
     try:
         if chosen.stacks:
-            stacks = ask_process(chosen.pid, "stacks")
+            stacks = ask_process(chosen.pid, "stacks", chosen.timeout)
             sys.stdout.write(json.dumps(stacks) + "\n" if chosen.json else stacks_text(stacks))
             return 0
-        found = [each for each in local_processes() if chosen.pid in (None, each.pid)]
+        found = [each for each in local_processes(chosen.timeout) if chosen.pid in (None, each.pid)]
     except (OSError, ValueError) as error:
         sys.stderr.write(f"homeloop ps: {error}\n")
         return 2
