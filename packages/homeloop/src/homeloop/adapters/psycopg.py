@@ -91,8 +91,9 @@ def guard(value: T, loop: asyncio.AbstractEventLoop) -> T:
 
 def measure(value: Any) -> PoolStatistics | None:
     """Tell what a pool has and gives; None for anything else. Thread: any."""
-    if not hasattr(type(value), "get_stats"):
+    get_stats = getattr(value, "get_stats", None)  # a shape, as above
+    if get_stats is None:
         return None
-    told: dict[str, int] = value.get_stats()
+    told: dict[str, int] = get_stats()
     size = told["pool_size"]
     return PoolStatistics(size, size - told["pool_available"], told["pool_max"] or None, told["requests_waiting"])

@@ -5,7 +5,7 @@ Tested with redis 8.1; RedisCluster is neither guarded nor measured.
 """
 
 import asyncio
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
@@ -62,9 +62,10 @@ def guard(value: T, loop: asyncio.AbstractEventLoop) -> T:
 
 def measure(value: Any) -> PoolStatistics | None:
     """Tell what a client's pool, or a pool, has and gives; None for anything else. Thread: any."""
-    pool = value.connection_pool if isinstance(value, Redis) else value
-    if not isinstance(pool, ConnectionPool):
+    pool: Any = value.connection_pool if isinstance(value, Redis) else value
+    if not issubclass(type(pool), ConnectionPool):
         return None
     in_use = len(pool._in_use_connections)
-    waiting = len(cast("Any", pool)._condition._waiters) if isinstance(pool, BlockingConnectionPool) else None
+    waits = issubclass(type(pool), BlockingConnectionPool)  # the others raise
+    waiting = len(pool._condition._waiters) if waits else None
     return PoolStatistics(in_use + len(pool._available_connections), in_use, pool.max_connections, waiting)

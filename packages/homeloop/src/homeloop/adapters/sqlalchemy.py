@@ -103,12 +103,11 @@ def _guard_sessions(sessions: "async_sessionmaker[Any]", loop: asyncio.AbstractE
 
 def measure(value: Any) -> PoolStatistics | None:
     """Tell what the pool of an engine or a sessionmaker has and gives; None if it keeps no queue. Thread: any."""
-    engine = value.kw.get("bind") if issubclass(type(value), async_sessionmaker) else value
-    pool = engine.sync_engine.pool if isinstance(engine, AsyncEngine) else None
-    if not isinstance(pool, QueuePool):
+    engine: Any = value.kw.get("bind") if issubclass(type(value), async_sessionmaker) else value
+    pool: Any = engine.sync_engine.pool if issubclass(type(engine), AsyncEngine) else None
+    if not issubclass(type(pool), QueuePool):
         return None
-    keeper: Any = pool._pool
-    queue = vars(keeper).get("_queue")  # made by its first use, which must not be here
+    queue: Any = vars(pool._pool).get("_queue")  # made by its first use, which must not be here
     free = 0 if queue is None else queue.qsize()
     size = pool.size() + pool._overflow
     limit = None if pool._max_overflow < 0 else pool.size() + pool._max_overflow

@@ -54,7 +54,7 @@ class Products(Generic[F]):
                 try:
                     return cast("F", entry.load())
                 except Exception as error:
-                    emit(self._failed(class_name(kind), f"{type(error).__name__}: {error}"))
+                    self.give_up(kind, error)
                     return None
         return None
 
