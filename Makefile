@@ -11,7 +11,7 @@ CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches
 
 .PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
-	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-tracing soak-celery soak-runtime clean
+	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -129,6 +129,10 @@ bench-health: $(STAMP)  ## What it costs to watch 20 loops with 10,000 tasks, be
 bench-http: $(STAMP)  ## What an HTTP request costs, beside the peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/http_requests.py
+
+bench-serving: $(STAMP)  ## What a sync endpoint and a model's predict cost that ask a service, beside the peers
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python bench/serving.py
 
 soak-celery: $(STAMP)  ## Workers at load for SOAK_SECONDS (600) for each of SOAK_POOLS (all), their logs searched for loop errors
 	$(BIN)/python packages/homeloop/tests/adapters/soak --seconds $(or $(SOAK_SECONDS),600) \

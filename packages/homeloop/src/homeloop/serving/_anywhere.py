@@ -42,7 +42,8 @@ def run_anywhere(fn: Callable[[], Awaitable[T]], named: Callable[..., object], t
 def close_further(timeout: float) -> None:
     """Close the further runtimes, those first that others wait for."""
     while _further:
-        _further.pop().close(timeout)
+        _further[-1].close(timeout)
+        del _further[-1]
 
 
 def _runtime(level: int) -> LoopRuntime:
