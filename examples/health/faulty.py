@@ -12,7 +12,7 @@ import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
 import homeloop
-from homeloop import HealthReport, LoopLocal, LoopRuntime
+from homeloop import HealthReport, LoopLocal, LoopRuntime, trace
 from homeloop.adapters import prometheus
 from homeloop.async_utils import start_event_loop_monitoring
 
@@ -69,7 +69,7 @@ async def put(queue: "asyncio.Queue[str]") -> None:
 
 def main() -> None:
     """Make the faults, and stay."""
-    homeloop.set_trace_level(1)  # as HOMELOOP_TRACE=1 does: fault 4 is seen by tracing alone
+    trace.enable(1)  # as HOMELOOP_TRACE=1 does: fault 4 is seen by tracing alone
     start_event_loop_monitoring(interval=INTERVAL)
     registry = CollectorRegistry()
     prometheus.install(registry)

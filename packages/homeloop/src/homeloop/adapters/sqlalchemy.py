@@ -107,7 +107,7 @@ def measure(value: Any) -> PoolStatistics | None:
     pool: Any = engine.sync_engine.pool if issubclass(type(engine), AsyncEngine) else None
     if not issubclass(type(pool), QueuePool):
         return None
-    queue: Any = vars(pool._pool).get("_queue")  # made by its first use, which must not be here
+    queue = cast("Any", vars(pool._pool)).get("_queue")  # made by its first use, which must not be here
     free = 0 if queue is None else queue.qsize()
     size = pool.size() + pool._overflow
     limit = None if pool._max_overflow < 0 else pool.size() + pool._max_overflow
