@@ -9,7 +9,7 @@ CELERIES = celery-5.5 celery-5.6 celery-5.7
 CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
-.PHONY: help run demo test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
+.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
 	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
 
@@ -29,6 +29,9 @@ run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample con
 
 demo: $(STAMP)  ## Start, analyse the sample contract, print what was found, stop
 	$(BIN)/workflow-service demo
+
+demo-health: $(STAMP)  ## Four faults made on purpose, and how the health report, Prometheus and homeloop ps name each
+	$(BIN)/python examples/health/demo.py
 
 test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint

@@ -131,6 +131,15 @@ class GuardFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureFailed(Event):
+    """A product's measure did not work: its pools are used as ever, but nobody is told how full they are."""
+
+    level: ClassVar[int] = logging.WARNING
+    what: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallbackFailed(Event):
     """A bound callback raised, or its loop was gone."""
 

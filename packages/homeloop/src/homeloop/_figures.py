@@ -8,6 +8,29 @@ from homeloop._affinity import Affinity
 
 
 @dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """
+    What a driver's pool has and gives.
+
+    Attributes:
+        size: Connections that it has now, idle ones included.
+        in_use: Those that are given out, or being opened for somebody.
+        limit: The most that it gives out at the same time; None if there is no limit.
+        waiting: Callers that wait for one; None if nobody ever waits, for the driver raises instead.
+    """
+
+    size: int
+    in_use: int
+    limit: int | None
+    waiting: int | None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the next one who asks has to wait behind others, or is refused."""
+        return self.limit is not None and self.in_use >= self.limit and self.waiting != 0
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceStatistics:
     """
     One instance.
@@ -17,12 +40,14 @@ class InstanceStatistics:
         age: Seconds since it was open, or since its opening began.
         leases: How many hold it by ``async with`` now.
         is_open: Whether it is handed out: not when it is still opening, nor when it is being closed.
+        pool: What its driver's pool tells, while it is open; None if nothing can measure it.
     """
 
     home: Affinity
     age: float
     leases: int
     is_open: bool
+    pool: PoolStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
-"""Refuse aiohttp sessions on any loop but their own. Tested with aiohttp 3.14."""
+"""Refuse aiohttp sessions on any loop but their own; measure their connectors. Tested with aiohttp 3.14."""
 
 import asyncio
 from typing import Any, TypeVar
 
 from aiohttp import EMPTY_PAYLOAD, ClientSession
 
-from homeloop import LoopGuard
+from homeloop import LoopGuard, PoolStatistics
 
 T = TypeVar("T")
 
-__all__ = ("guard",)
+__all__ = ("guard", "measure")
 
 _BODY = LoopGuard(coroutines=True, loop="_loop")
 _RESPONSE = LoopGuard("release", "close", coroutines=True, loop="_loop")
@@ -42,3 +42,14 @@ def guard(value: T, loop: asyncio.AbstractEventLoop) -> T:
         WrongLoopError: It belongs to another loop.
     """
     return _SESSION(value, loop) if issubclass(type(value), ClientSession) else value
+
+
+def measure(value: Any) -> PoolStatistics | None:
+    """Tell what a session's connector has and gives; None if it is closed. Thread: any."""
+    connector = value.connector if issubclass(type(value), ClientSession) else None
+    if connector is None:
+        return None
+    in_use = len(connector._acquired)
+    idle = sum(map(len, connector._conns.copy().values()))
+    waiting = sum(map(len, connector._waiters.copy().values()))
+    return PoolStatistics(in_use + idle, in_use, connector.limit or None, waiting)

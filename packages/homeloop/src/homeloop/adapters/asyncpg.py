@@ -1,4 +1,4 @@
-"""Refuse asyncpg pools and connections on any loop but their own. Tested with asyncpg 0.32."""
+"""Refuse asyncpg pools and connections on any loop but their own; measure pools. Tested with asyncpg 0.32."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from asyncpg import Connection, Pool
 from asyncpg.cursor import Cursor
 from asyncpg.pool import PoolConnectionProxy
 
-from homeloop import LoopGuard, check_loop
+from homeloop import LoopGuard, PoolStatistics, check_loop
 from homeloop.errors import WrongLoopError
 
 T = TypeVar("T")
 
-__all__ = ("guard",)
+__all__ = ("guard", "measure")
 
 
 def _on_its_loop(end: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -89,3 +89,12 @@ def guard(value: T, loop: asyncio.AbstractEventLoop) -> T:
     elif issubclass(type(value), Connection):
         return _CONNECTION(value, loop)
     return value
+
+
+def measure(value: Any) -> PoolStatistics | None:
+    """Tell what a pool has and gives; None for anything else. Thread: any."""
+    if not issubclass(type(value), Pool) or value._queue is None:  # it is not open
+        return None
+    free = value._queue  # of places for connections, open ones or not
+    limit: int = value.get_max_size()
+    return PoolStatistics(value.get_size(), limit - free.qsize(), limit, len(free._getters))

@@ -1,4 +1,8 @@
-"""Refuse psycopg connections and pools on any loop but their own. Tested with psycopg 3.3 and psycopg_pool 3.3."""
+"""
+Refuse psycopg connections and pools on any loop but their own, and measure pools.
+
+Tested with psycopg 3.3 and psycopg_pool 3.3.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,11 +11,11 @@ from typing import Any, TypeVar, cast
 
 from psycopg import AsyncConnection
 
-from homeloop import LoopGuard
+from homeloop import LoopGuard, PoolStatistics
 
 T = TypeVar("T")
 
-__all__ = ("guard",)
+__all__ = ("guard", "measure")
 
 
 def _not_once_cancelled(get: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -83,3 +87,13 @@ def guard(value: T, loop: asyncio.AbstractEventLoop) -> T:
     if work is not None:
         _QUEUE(work, loop)
     return _POOL(value, loop)
+
+
+def measure(value: Any) -> PoolStatistics | None:
+    """Tell what a pool has and gives; None for anything else. Thread: any."""
+    get_stats = getattr(value, "get_stats", None)  # a shape, as above
+    if get_stats is None:
+        return None
+    told: dict[str, int] = get_stats()
+    size = told["pool_size"]
+    return PoolStatistics(size, size - told["pool_available"], told["pool_max"] or None, told["requests_waiting"])

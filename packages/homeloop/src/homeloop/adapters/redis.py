@@ -1,16 +1,20 @@
-"""Refuse redis.asyncio clients on any loop but their own. Tested with redis 8.1; RedisCluster is not guarded."""
+"""
+Refuse redis.asyncio clients on any loop but their own, and measure their pools.
+
+Tested with redis 8.1; RedisCluster is neither guarded nor measured.
+"""
 
 import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 
-from homeloop import LoopGuard
+from homeloop import LoopGuard, PoolStatistics
 
 T = TypeVar("T")
 
-__all__ = ("guard",)
+__all__ = ("guard", "measure")
 
 _CONNECTION = LoopGuard(
     "connect", "disconnect", "send_packed_command", "read_response", "can_read", "check_health"
@@ -54,3 +58,14 @@ def guard(value: T, loop: asyncio.AbstractEventLoop) -> T:
         _POOL(value.connection_pool, loop)
         return _CLIENT(value, loop)
     return value
+
+
+def measure(value: Any) -> PoolStatistics | None:
+    """Tell what a client's pool, or a pool, has and gives; None for anything else. Thread: any."""
+    pool: Any = value.connection_pool if isinstance(value, Redis) else value
+    if not issubclass(type(pool), ConnectionPool):
+        return None
+    in_use = len(pool._in_use_connections)
+    waits = issubclass(type(pool), BlockingConnectionPool)  # the others raise
+    waiting = len(pool._condition._waiters) if waits else None
+    return PoolStatistics(in_use + len(pool._available_connections), in_use, pool.max_connections, waiting)

@@ -1,18 +1,22 @@
-"""Refuse SQLAlchemy's asynchronous engines on any loop but their own. Tested with SQLAlchemy 2.1."""
+"""
+Refuse SQLAlchemy's asynchronous engines on any loop but their own, and measure their pools.
+
+Tested with SQLAlchemy 2.1.
+"""
 
 import asyncio
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 import homeloop
-from homeloop import LoopGuard
+from homeloop import LoopGuard, PoolStatistics
 
 T = TypeVar("T")
 
-__all__ = ("guard",)
+__all__ = ("guard", "measure")
 
 # An engine, its variants with other options and all their connections share the dialect.
 _TRANSACTION = LoopGuard(coroutines=True, loop="connection.sync_engine.dialect._home_loop")
@@ -95,3 +99,16 @@ def _guard_sessions(sessions: "async_sessionmaker[Any]", loop: asyncio.AbstractE
         own = LoopGuard(coroutines=True, results={"begin": _SESSION_PART, "begin_nested": _SESSION_PART})
         sessions.class_ = own.type_of(cast("type[AsyncSession]", sessions.class_))
         cast("Any", sessions.class_)._home_loop = loop
+
+
+def measure(value: Any) -> PoolStatistics | None:
+    """Tell what the pool of an engine or a sessionmaker has and gives; None if it keeps no queue. Thread: any."""
+    engine: Any = value.kw.get("bind") if issubclass(type(value), async_sessionmaker) else value
+    pool: Any = engine.sync_engine.pool if issubclass(type(engine), AsyncEngine) else None
+    if not issubclass(type(pool), QueuePool):
+        return None
+    queue = cast("Any", vars(pool._pool)).get("_queue")  # made by its first use, which must not be here
+    free = 0 if queue is None else queue.qsize()
+    size = pool.size() + pool._overflow
+    limit = None if pool._max_overflow < 0 else pool.size() + pool._max_overflow
+    return PoolStatistics(size, size - free, limit, 0 if queue is None else len(queue._getters))

@@ -24,6 +24,13 @@ def add_to(commands: "Commands") -> None:
     parser.add_argument("pid", nargs="?", type=int, metavar="PID", help="ask this process only")
     parser.add_argument("--json", action="store_true", help="print one JSON object a process, a line each")
     parser.add_argument("--stacks", action="store_true", help="print what the threads and tasks of PID do")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="how long each process may take to answer (2)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -33,10 +40,10 @@ def _run(chosen: argparse.Namespace) -> int:
         return 2
     try:
         if chosen.stacks:
-            stacks = ask_process(chosen.pid, "stacks")
+            stacks = ask_process(chosen.pid, "stacks", chosen.timeout)
             sys.stdout.write(json.dumps(stacks) + "\n" if chosen.json else stacks_text(stacks))
             return 0
-        found = [each for each in local_processes() if chosen.pid in (None, each.pid)]
+        found = local_processes(chosen.timeout, chosen.pid)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"homeloop ps: {error}\n")
         return 2
@@ -72,6 +79,10 @@ def process_lines(process: LocalProcess) -> Iterator[str]:
             f"  resource  {resource['name']}: {counts['live']} open, {counts['in_use']} leases, "
             f"{counts['waiting']} callers waiting"
         )
+        for instance in counts["instances"]:
+            if instance["pool"] is not None:
+                where = f"{resource['name']} on loop {instance['home']['loop']}"
+                yield f"  pool      {where}: {_of_pool(instance['pool'])}"
     for recommendation in report["recommendations"]:
         yield f"  ! {recommendation}"
 
@@ -100,3 +111,9 @@ def _of_loop(loop: Figures) -> Iterator[str]:
     if loop["utilisation"] is not None:
         yield f"{loop['utilisation']:.0%} busy"
     yield f"{loop['pending']} tasks" + (f" ({loop['langgraph']} of LangGraph)" if loop["langgraph"] else "")
+
+
+def _of_pool(pool: Figures) -> str:
+    limit = "" if pool["limit"] is None else f" of {pool['limit']}"
+    waiting = "" if pool["waiting"] is None else f", {pool['waiting']} waiting"
+    return f"{pool['in_use']}{limit} in use{waiting}, {pool['size']} open"

@@ -167,12 +167,13 @@ def ask_process(
     return told
 
 
-def local_processes(timeout: float = _PATIENCE) -> tuple[LocalProcess, ...]:
+def local_processes(timeout: float = _PATIENCE, pid: int | None = None) -> tuple[LocalProcess, ...]:
     """
     Ask every process of this user that has a health monitor with a socket, one after the other.
 
     Args:
         timeout: Seconds to wait for each.
+        pid: Ask this one only; there is none in what is returned if it has no such monitor.
 
     Raises:
         OSError: The folder of the sockets is not the user's alone.
@@ -180,14 +181,16 @@ def local_processes(timeout: float = _PATIENCE) -> tuple[LocalProcess, ...]:
     Thread: any; it blocks.
     """
     found: list[LocalProcess] = []
-    for path in sorted(own_folder().glob("[1-9]*.sock"), key=lambda path: int(path.stem)):
-        pid = int(path.stem)
+    for path in sorted(
+        own_folder().glob("[1-9]*.sock" if pid is None else f"{pid}.sock"), key=lambda path: int(path.stem)
+    ):
+        number = int(path.stem)
         try:
-            found.append(LocalProcess(pid, "answered", ask_process(pid, timeout=timeout)))
+            found.append(LocalProcess(number, "answered", ask_process(number, timeout=timeout)))
         except ProcessLookupError:
             path.unlink(missing_ok=True)  # it was killed
         except TimeoutError:
-            found.append(LocalProcess(pid, "stopped" if _is_stopped(pid) else "silent", {}))
+            found.append(LocalProcess(number, "stopped" if _is_stopped(number) else "silent", {}))
     return tuple(found)
 
 

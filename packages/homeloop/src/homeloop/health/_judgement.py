@@ -161,6 +161,19 @@ def _of_resource(resource: ResourceHealth) -> Iterator[Finding]:
             "open it before it is needed, with warm(), and see whether its server answers",
         )
 
+    exhausted = [each.pool for each in figures.instances if each.pool is not None and each.pool.is_exhausted]
+    if exhausted:
+        worst = max(exhausted, key=lambda pool: pool.waiting or 0)
+        others = f", and {len(exhausted) - 1} other pools of it are exhausted" if len(exhausted) > 1 else ""
+        wait = "the next one is refused" if worst.waiting is None else f"{worst.waiting} wait"
+        yield Finding(
+            "pool-exhausted",
+            "warning",
+            resource.name,
+            f"pool {resource.name} exhausted: {worst.in_use} of {worst.limit} in use, {wait}{others}",
+            "hold a connection only while it is used, and not across other awaits, or raise the pool's limit",
+        )
+
 
 def _of_incidents(incidents: Sequence[Incident]) -> Iterator[Finding]:
     numbers = Counter(incident.kind for incident in incidents)

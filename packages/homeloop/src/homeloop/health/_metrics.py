@@ -1,12 +1,12 @@
 """The metrics: what a report tells operators' tools, under names that stay."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from homeloop.health._report import HealthReport, LoopHealth
 
-T = TypeVar("T")
 Kind = Literal["gauge", "counter"]
 
 _GRAVITY = {"healthy": 0, "warning": 1, "critical": 2}
@@ -125,14 +125,28 @@ _OF_RESOURCES = _readings(
     ],
 )
 
+_OF_POOLS = _readings(
+    "homeloop.pool.",
+    ("resource",),
+    [
+        ("size", "gauge", "{connection}", "Connections that there are, idle ones included", "size"),
+        ("in_use", "gauge", "{connection}", "Connections that are given out", "in_use"),
+        ("limit", "gauge", "{connection}", "Connections that may be given out at the same time", "limit"),
+        ("waiting", "gauge", "{caller}", "Callers that wait for a connection", "waiting"),
+    ],
+)
+
 _STATUS = Metric("homeloop.health.status", "gauge", "{status}", "0 if healthy, 1 with a warning, 2 if critical")
+_FINDINGS = Metric("homeloop.health.findings", "gauge", "{finding}", "What is wrong now, by its kind", ("kind",))
 _EVENTS = Metric("homeloop.events", "counter", "{event}", "Events since the monitor was started", ("event",))
 
 METRICS: tuple[Metric, ...] = (
     _STATUS,
+    _FINDINGS,
     *(reading.metric for reading in _OF_LOOPS),
     *(reading.metric for reading in _OF_RUNTIMES),
     *(reading.metric for reading in _OF_RESOURCES),
+    *(reading.metric for reading in _OF_POOLS),
     _EVENTS,
 )
 """All that are exported."""
@@ -146,9 +160,15 @@ def measure(report: HealthReport) -> Iterator[Measurement]:
     `asyncio.run` has one: the number of values stays the same as long as a process runs.
     """
     yield Measurement(_STATUS, (), _GRAVITY[report.status])
-    yield from _read(_OF_LOOPS, report.loops, _loop_labels)
-    yield from _read(_OF_RUNTIMES, report.runtimes, lambda runtime: (runtime.name,))
-    yield from _read(_OF_RESOURCES, report.resources, lambda resource: (resource.name,))
+    for kind, number in Counter(finding.kind for finding in report.findings).items():
+        yield Measurement(_FINDINGS, (kind,), number)
+    yield from _read(_OF_LOOPS, [(_loop_labels(loop), loop) for loop in report.loops])
+    yield from _read(_OF_RUNTIMES, [((runtime.name,), runtime) for runtime in report.runtimes])
+    yield from _read(_OF_RESOURCES, [((resource.name,), resource) for resource in report.resources])
+    yield from _read(
+        _OF_POOLS,
+        [((each.name,), instance.pool) for each in report.resources for instance in each.statistics.instances],
+    )
     for event, number in report.counts.items():
         yield Measurement(_EVENTS, (event,), number)
 
@@ -157,16 +177,15 @@ def _loop_labels(loop: LoopHealth) -> tuple[str, ...]:
     return ("" if loop.owner == "unknown" else loop.name, loop.owner)
 
 
-def _read(
-    readings: Iterable[_Reading], things: Iterable[T], label: Callable[[T], tuple[str, ...]]
-) -> Iterator[Measurement]:
+def _read(readings: Iterable[_Reading], things: Sequence[tuple[tuple[str, ...], object]]) -> Iterator[Measurement]:
+    """Read each figure of all things, which come with their labels; None has no figures."""
     for reading in readings:
         values: dict[tuple[str, ...], list[float]] = {}
-        for thing in things:
+        for labels, thing in things:
             value: Any = thing  # Any: attributes, by name
             for attribute in reading.path:
                 value = None if value is None else getattr(value, attribute)
             if value is not None:
-                values.setdefault(label(thing), []).append(value)
+                values.setdefault(labels, []).append(value)
         for labels, together in values.items():
             yield Measurement(reading.metric, labels, reading.together(together))

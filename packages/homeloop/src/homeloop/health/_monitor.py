@@ -59,8 +59,8 @@ class HealthMonitor:
 
     Findings, by kind: ``loop-blocked`` (critical while it lasts), ``loop-lagging``, ``loop-busy``,
     ``tasks-piling-up``, ``task-left``, ``call-abandoned``, ``calls-waiting``, ``workers-short``,
-    ``resource-waiting``, ``resource-lost``, ``runtime-lost``, ``worker-lost``, ``callback-failed``,
-    ``loop-fault``, ``interpreter-stalled``.
+    ``resource-waiting``, ``pool-exhausted``, ``resource-lost``, ``runtime-lost``, ``worker-lost``,
+    ``callback-failed``, ``loop-fault``, ``interpreter-stalled``.
 
     Args:
         thresholds: Beyond which figures become findings.

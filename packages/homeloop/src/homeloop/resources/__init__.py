@@ -1,6 +1,6 @@
 """Resources that live on a loop: one per loop, opened, used and closed there."""
 
-from homeloop._figures import InstanceStatistics, ResourceStatistics
+from homeloop._figures import InstanceStatistics, PoolStatistics, ResourceStatistics
 from homeloop.resources._guard import LoopGuard, check_loop, guard
 from homeloop.resources._keyed import KeyedLoopLocal
 from homeloop.resources._loop_local import LoopLocal
@@ -11,6 +11,7 @@ __all__ = (
     "KeyedLoopLocal",
     "LoopGuard",
     "LoopLocal",
+    "PoolStatistics",
     "ResourceStatistics",
     "Scope",
     "check_loop",

@@ -8,17 +8,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from homeloop._affinity import Affinity
-from homeloop._events import GuardFailed, emit
+from homeloop._events import GuardFailed
 from homeloop.errors import AdapterError, AffinityError, WrongLoopError
 from homeloop.resources._entries import Method, checked, refused
+from homeloop.resources._products import Products, class_name
 from homeloop.runtime import forget_in_child, loop_affinity
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
@@ -108,7 +106,7 @@ class LoopGuard:
         if kind in self._types.values():
             owner = self._home(value)
             if owner is not None and owner is not loop:
-                raise WrongLoopError(self._name or _name(kind), _describe(owner), _describe(loop))
+                raise WrongLoopError(self._name or class_name(kind), _describe(owner), _describe(loop))
         else:
             guarded = self.type_of(kind)
             try:
@@ -118,7 +116,7 @@ class LoopGuard:
             except (TypeError, AttributeError) as error:  # the latter: __slots__ without a place for it
                 if type(value) is guarded:
                     object.__setattr__(value, "__class__", kind)
-                raise AdapterError(f"{_name(kind)} cannot be guarded: {error}") from error
+                raise AdapterError(f"{class_name(kind)} cannot be guarded: {error}") from error
             return value
         if self._loop == _HOME:
             object.__setattr__(value, _HOME, loop)
@@ -141,7 +139,7 @@ class LoopGuard:
         for name in {*entries, *self._results, *self._corrections}:
             method = inspect.getattr_static(kind, name, None)
             if not inspect.isfunction(method):
-                raise AdapterError(f"{_name(kind)} has no method {name}(), so it cannot be guarded")
+                raise AdapterError(f"{class_name(kind)} has no method {name}(), so it cannot be guarded")
             if name in self._corrections:
                 method = self._corrections[name](method)
             if name in entries or name in self._results:
@@ -154,7 +152,7 @@ class LoopGuard:
     def _wrap(self, kind: type, name: str, method: Method, *, is_entry: bool) -> Method:
         """Check the loop before a method does anything, and guard what it gives."""
         home, result = self._home, self._results.get(name)
-        what = f"{self._name or _name(kind)}.{name}()"
+        what = f"{self._name or class_name(kind)}.{name}()"
 
         def refuse(value: Any) -> None:
             owner = home(value)
@@ -182,7 +180,9 @@ class LoopGuard:
                     setattr(
                         guarded,
                         name,
-                        refused(method, partial(self._refuse_parents, f"{self._name or _name(guarded)}.{name}()")),
+                        refused(
+                            method, partial(self._refuse_parents, f"{self._name or class_name(guarded)}.{name}()")
+                        ),
                     )
         self._types = {}
 
@@ -192,40 +192,7 @@ class LoopGuard:
         raise WrongLoopError(what, whose, f"process {os.getpid()}, which was forked from that one")
 
 
-class _Guards:
-    """The guards that are installed, by product; each is loaded when the first object of its product is seen."""
-
-    def __init__(self) -> None:
-        self._installed: dict[str, EntryPoint] | None = None
-        self._by_type: dict[type, Guard | None] = {}
-
-    def of(self, kind: type) -> Guard | None:
-        if kind not in self._by_type:
-            self._by_type[kind] = self._find(kind)
-        return self._by_type[kind]
-
-    def forget(self, kind: type) -> None:
-        self._by_type[kind] = None
-
-    def _find(self, kind: type) -> Guard | None:
-        if self._installed is None:
-            # Somebody else's guard of a product comes after ours, and so instead of ours.
-            from importlib.metadata import entry_points  # it loads email and datetime: not to import homeloop
-
-            found = sorted(entry_points(group=GROUP), key=lambda each: not each.value.startswith("homeloop."))
-            self._installed = {each.name: each for each in found}
-        for base in kind.__mro__:
-            entry = self._installed.get(base.__module__.partition(".")[0])
-            if entry is not None:
-                try:
-                    return cast("Guard", entry.load())
-                except Exception as error:
-                    emit(GuardFailed(_name(kind), f"{type(error).__name__}: {error}"))
-                    return None
-        return None
-
-
-_guards = _Guards()
+_guards: Products[Guard] = Products(GROUP, GuardFailed)
 
 
 def guard(value: T, loop: Loop) -> T:
@@ -250,8 +217,7 @@ def guard(value: T, loop: Loop) -> T:
     except AffinityError:
         raise
     except Exception as error:
-        _guards.forget(kind)
-        emit(GuardFailed(_name(kind), f"{type(error).__name__}: {error}"))
+        _guards.give_up(kind, error)
         return value
 
 
@@ -268,10 +234,6 @@ def _is_entry(kind: type, name: str) -> bool:
     if not inspect.isfunction(method):
         return False
     return inspect.iscoroutinefunction(inspect.unwrap(method)) or inspect.isasyncgenfunction(method)
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _describe(loop: Loop | None) -> str:

@@ -8,8 +8,10 @@ from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 
 from homeloop._events import Event, ResourceClosed, ResourceCloseFailed, ResourceDropped, ResourceOpened, emit
+from homeloop._figures import PoolStatistics
 from homeloop.errors import LoopEndingError
 from homeloop.resources._guard import guarded, running_loop
+from homeloop.resources._measure import measured
 from homeloop.resources._recipe import Close
 from homeloop.resources._scope import Scope
 from homeloop.resources._statistics import Ledger
@@ -81,6 +83,7 @@ class Instance(Generic[T]):
         self._keeper = keeper
         self._ledger = ledger
         self._context = Context() if scope is None else scope.new_context()
+        self._measure: Callable[[], PoolStatistics | None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._given_up = False  # while it was opening, for that took too long
         self._made = asyncio.Event()  # or it will never be
@@ -93,6 +96,10 @@ class Instance(Generic[T]):
     def is_idle(self) -> bool:
         """Whether it is open and nobody holds it or is about to."""
         return self.is_open and not self.leases and not self.waiting
+
+    def pool(self) -> PoolStatistics | None:
+        """Return what its driver's pool tells, while it is open; None if nothing. Thread: any."""
+        return self._measure() if self.is_current and self._measure is not None else None
 
     def take(self) -> None:
         """Lease it: it is not closed until it is given back."""
@@ -168,6 +175,7 @@ class Instance(Generic[T]):
         try:
             made, self._close = await make()
             self.value = guarded(made, self.home, self.loop)
+            self._measure = measured(self.value)
         except BaseException as error:
             if isinstance(error, Exception):
                 error.add_note(f"while {self._name} was opened on {self.home}")

@@ -1,10 +1,11 @@
 """What happened to a resource in this process, and what there is of it now."""
 
 import time
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from homeloop._affinity import Affinity
-from homeloop._figures import InstanceStatistics, ResourceStatistics
+from homeloop._figures import InstanceStatistics, PoolStatistics, ResourceStatistics
 from homeloop.runtime import allocate_lock
 
 
@@ -17,6 +18,10 @@ class Counted(Protocol):
     waiting: int
     hits: int
     is_current: bool
+
+    def pool(self) -> PoolStatistics | None:
+        """Return what its driver's pool tells; None if nothing."""
+        ...
 
 
 C = TypeVar("C", bound=Counted)
@@ -66,7 +71,7 @@ class Ledger(Generic[C]):
         """Return the counts."""
         with self._lock:
             instances = list(self._instances)
-            return ResourceStatistics(
+            counts = ResourceStatistics(
                 opened=self._opened,
                 failed=self._failed,
                 closed=self._closed,
@@ -76,10 +81,12 @@ class Ledger(Generic[C]):
                 evicted=self._evicted,
                 waiting=sum(each.waiting for each in instances),
                 in_use=sum(each.leases for each in instances),
-                instances=tuple(map(_describe, instances)),
             )
+        # Not under the lock: a measure that fails emits an event, and who hears it may ask for the counts.
+        return replace(counts, instances=tuple(map(_describe, instances)))
 
 
 def _describe(instance: Counted) -> InstanceStatistics:
     since = instance.since  # read before the time is: another thread may open it meanwhile
-    return InstanceStatistics(instance.home, time.monotonic() - since, instance.leases, instance.is_current)
+    age = time.monotonic() - since
+    return InstanceStatistics(instance.home, age, instance.leases, instance.is_current, instance.pool())
