@@ -90,15 +90,16 @@ def shortened(text: str, *, everywhere: bool = False) -> str:
 @dataclass(slots=True)
 class LoopRecord:
     """
-    Where, and in which process, a loop was made; whether it ever ran, when it last did; where it was closed.
+    Where, and in which process, a loop was made; in which and when it last ran; where it was closed.
 
-    ``began`` and ``ended`` are numbers, the later the greater; ``ended`` is None while it runs.
+    ``ran_in`` is None if it never ran. ``began`` and ``ended`` are numbers, the later the greater; ``ended`` is
+    None while it runs.
     """
 
     pid: int
     thread: str
     made_at: Spot | None = None
-    ran: bool = False
+    ran_in: int | None = None
     began: int = 0
     ended: int | None = None
     closed_at: Spot | None = None

@@ -1,6 +1,7 @@
 """Work on many items at a time on the running loop, a bounded number of them at once."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Literal, NoReturn, TypeVar, cast
 
@@ -31,14 +32,15 @@ async def map_concurrent(
         errors: With ``"first"`` the first failure cancels the other calls, waits for their clean-up and is
             raised. With ``"all"`` every item is tried, and the failures are raised together.
         on_progress: Called on the loop, in between, with how many items are done and how many there are. A failed
-            item is done, too. What it raises ends the batch as a first failure does.
+            item is done, too. What it raises ends the batch as a first failure does. An async function is refused:
+            nobody would await it.
 
     Returns:
         What ``fn`` returned for each item.
 
     Raises:
-        TypeError, ValueError: ``fn`` cannot be called, ``concurrency`` is below 1, or ``errors`` is neither of the
-            two. Nothing was called.
+        TypeError, ValueError: ``fn`` or ``on_progress`` cannot be called, or ``on_progress`` is async,
+            ``concurrency`` is below 1, or ``errors`` is neither of the two. Nothing was called.
         BaseExceptionGroup: With ``errors="all"``, what ``fn`` raised, in the order of the items, whose numbers the
             message names; an `ExceptionGroup` unless a CancelledError is among it.
         BaseException: Otherwise what ``fn`` or ``on_progress`` raised.
@@ -51,6 +53,8 @@ async def map_concurrent(
         raise ValueError(f"concurrency must be at least 1, got {concurrency!r}")
     if errors not in ("first", "all"):
         raise ValueError(f"errors must be 'first' or 'all', got {errors!r}")
+    if on_progress is not None and (not callable(on_progress) or inspect.iscoroutinefunction(on_progress)):
+        raise TypeError(f"on_progress must be a function that is not async, got {on_progress!r}")
     return await _Batch(fn, list(items), errors == "all", on_progress).run(concurrency)
 
 

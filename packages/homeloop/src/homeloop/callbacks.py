@@ -110,7 +110,13 @@ class BoundCallback(Generic[P]):
         delivery = Delivery(self._home)
         if os.getpid() != self._pid:  # the parent's loop must not even be woken
             self._settle(
-                delivery, WrongLoopError(f"callback {self._name}", str(self._home), f"process {os.getpid()}")
+                delivery,
+                WrongLoopError(
+                    f"callback {self._name}",
+                    str(self._home),
+                    f"process {os.getpid()}",
+                    "call bind_callback() again in this process",
+                ),
             )
             return delivery
         delivery.loop = self._loop

@@ -77,17 +77,28 @@ class AffinityError(HomeloopError):
 
 
 class WrongLoopError(AffinityError, RuntimeError):
-    """A loop-bound object was used from a loop that does not own it; the object was not touched."""
+    """
+    A loop-bound object was used from a loop that does not own it; the object was not touched.
 
-    def __init__(self, what: str, owner: str, current: str) -> None:
-        super().__init__(what, owner, current)
-        self.what, self.owner, self.current = what, owner, current
+    Attributes:
+        what: The object.
+        owner: Its loop.
+        current: The loop, or the process, that it was used from.
+        remedy: What to do.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        owner: str,
+        current: str,
+        remedy: str = "call it through its runtime, or open one per loop with LoopLocal()",
+    ) -> None:
+        super().__init__(what, owner, current, remedy)
+        self.what, self.owner, self.current, self.remedy = what, owner, current, remedy
 
     def __str__(self) -> str:
-        return (
-            f"{self.what} belongs to {self.owner} but was used from {self.current}; "
-            "call it through its runtime, or open one per loop with LoopLocal()"
-        )
+        return f"{self.what} belongs to {self.owner} but was used from {self.current}; {self.remedy}"
 
 
 class WrongThreadError(AffinityError, RuntimeError):

@@ -9,6 +9,7 @@ from celery import Celery
 from cryptography.fernet import Fernet
 
 from homeloop.adapters.celery import AsyncTask, UserSeal, carry_users, install, task_function, user_aware_task
+from homeloop.async_utils import celery_async_task
 from homeloop.errors import ConfigurationError, UserContextError
 
 KEYS = [Fernet.generate_key()]
@@ -65,6 +66,18 @@ def test_async_generator_functions_are_refused_where_they_are_decorated(decorate
     with pytest.raises(ConfigurationError, match=r"generates is an async generator function .* return a list"):
         decorate(app)
     assert app.task(name="fine")(one).apply().get() == 1
+
+
+@pytest.mark.parametrize("decorate", [user_aware_task, task_function, celery_async_task, user_aware_task()])
+def test_a_decorator_above_the_tasks_own_is_refused(decorate: Callable[[Any], object]) -> None:
+    """What it returned would be no task, and the task would lack what it adds: the user, for instance."""
+    app = Celery("arguments", set_as_current=False)
+    install(app)
+    made = app.task(name="upside.down")(one)
+    with pytest.raises(ConfigurationError, match=r"upside\.down is a Celery task already.*put @app\.task above"):
+        decorate(made)
+    with pytest.raises(ConfigurationError, match=r"upside\.down is a Celery task already.*put @app\.task above"):
+        decorate(app.tasks["upside.down"])
 
 
 def test_a_bound_function_without_self_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from celery.result import AsyncResult
 
-from homeloop.errors import SelfCancelledError
+from homeloop.errors import AdapterError, SelfCancelledError
 
 from .conftest import wait_until
 
@@ -181,13 +181,15 @@ def test_celery_is_called_around_the_coroutine_in_its_context_and_off_the_loop( 
 
 @pytest.mark.needs("redis")
 def test_what_a_task_does_to_itself_or_to_the_loop_ends_nobody_else(tasks, start_worker, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """SystemExit and CancelledError fail their task; a closed runtime is a lost worker, and a new one opens."""
+    """They fail their task; a closed runtime is a lost worker, and a new one opens."""
     with start_worker("asyncio_pool_tasks", "custom", 10):
         held = tasks.hold.delay(7)
         with pytest.raises(WorkerLostError, match="exitcode 3"):
             tasks.exits.delay().get(timeout=WAIT)
         with pytest.raises(SelfCancelledError):
             tasks.cancels_itself.delay().get(timeout=WAIT)
+        with pytest.raises(AdapterError, match=r"forgets_await returned a coroutine that nobody has awaited"):
+            tasks.forgets_await.delay().get(timeout=WAIT)
         assert not held.ready()
         tasks.close_runtime.delay().get(timeout=WAIT)
         with pytest.raises(WorkerLostError, match="was closed under the task"):

@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
 from pydantic import BaseModel, ValidationError
 
+import homeloop
 from homeloop.adapters.celery import AsyncTask, install
 from homeloop.errors import AdapterError
 
@@ -66,6 +70,40 @@ def test_eager_mode_apply_and_direct_calls_work() -> None:
     assert result.get() == ("here", 2)
     app.conf.task_always_eager = True
     assert describe.delay(3).get()[1] == 3
+
+
+async def nobody_awaits() -> int:
+    raise AssertionError("it has been awaited")
+
+
+def without_await(fn: Callable[[], Coroutine[Any, Any, int]]) -> Callable[[], Any]:
+    """A decorator for sync functions on an async one."""
+
+    @wraps(fn)
+    def call() -> Any:
+        return fn()
+
+    return call
+
+
+@pytest.mark.parametrize("bind", [False, True])
+def test_a_coroutine_that_a_task_returns_is_a_failure(bind: bool) -> None:
+    """Without a result backend it would be a success that has done nothing. It is closed: no warning."""
+    app = Celery("forgotten", broker="memory://", backend="cache+memory://", set_as_current=False)
+    install(app)
+
+    async def forgets(*_: object) -> Any:
+        return nobody_awaits()
+
+    async def finds(*_: object) -> int:
+        return 3
+
+    with pytest.raises(AdapterError, match=r"^forgotten\.x returned a coroutine .* done; .* return await \.\.\.$"):
+        app.task(forgets, name="forgotten.x", bind=bind).apply().get()
+    with pytest.raises(AdapterError, match=r"^forgotten\.y returned a coroutine .* done; let the decorator below"):
+        app.task(without_await(nobody_awaits), name="forgotten.y").apply().get()
+    driven: Any = wraps(finds)(lambda *_: homeloop.run(finds))
+    assert app.task(driven, name="forgotten.z", bind=bind).apply().get() == 3
 
 
 def test_the_base_class_alone_is_enough() -> None:

@@ -250,6 +250,30 @@ STARTED = {
         def f(u):
             return api.fetch(u)
     """,
+    "field of a dataclass": """
+        from dataclasses import dataclass, field
+        @dataclass
+        class Api:
+            own: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
+            async def get(self, u):
+                return await self.own.get(u)
+        api = Api()
+        @app.task
+        def f(u):
+            return asyncio.run(api.get(u))  # HL104
+    """,
+    "field of a dataclass, by a function": """
+        import attrs
+        def make(timeout):
+            return httpx.AsyncClient(timeout=timeout)
+        @attrs.define
+        class Api:
+            own = attrs.field(factory=lambda: make(3))
+        api = Api()
+        @app.task
+        def f(u):
+            return asyncio.run(api.own.get(u))  # HL104
+    """,
     "a thread with a session": """
         import threading
         class Worker(threading.Thread):
@@ -403,6 +427,18 @@ KEPT = {
         def f(u):
             api = Api()
             return asyncio.run(api.get(u))
+    """,
+    "fields of the call's object": """
+        from dataclasses import dataclass, field
+        @dataclass
+        class Api:
+            own: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
+            seen: list = field(default_factory=list)
+            async def get(self, u):
+                return await self.own.get(u)
+        @app.task
+        def f(u):
+            return asyncio.run(Api().get(u))
     """,
     "a thread of a server's that has its own": """
         import threading

@@ -166,6 +166,13 @@ def test_work_grows_with_the_program(modules: str, tmp_path: Path) -> None:
     assert work(80) < 3 * work(40)
 
 
+def test_long_chains(found: Found) -> None:
+    """A chain of hundreds of calls, as builders of queries make them, keeps nothing else from being found."""
+    chain = "import query\nasync def build():\n    return query.one()" + ".where(1)" * 400 + ".all()\n"
+    caller = "import asyncio\nfrom http_ import get\nfor _ in range(2):\n    asyncio.run(get('u'))\n"
+    assert found(query_=chain, http_=CLIENT, app=caller) == ["http_.py:2 HL101"]
+
+
 def test_names_that_only_look_alike(found: Found) -> None:
     """Other libraries' decorators and classes are not taken for those that the rules know."""
     assert (
@@ -192,6 +199,15 @@ def test_names_that_only_look_alike(found: Found) -> None:
 
             def three():
                 return Runner().run(AsyncClient().get("u"))
+
+            class Job:
+                def run_until_complete(self): ...
+
+            async def four():
+                return Job().run_until_complete()
+
+            async def five(container):
+                await container.run_until_complete()
             """,
         )
         == []

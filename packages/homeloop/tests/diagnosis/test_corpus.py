@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[4]
 BOUND = 100.0  # seconds
 
 # One of each way in which a fault comes to light, and look-alikes; `make failures` runs them all.
-CHOSEN = "^(04|18|27|29|30|51|54|57|74|80|92)_"
+CHOSEN = "^(04|18|27|29|30|51|54|57|74|80|92|121|122)_"
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -25,7 +25,7 @@ def test_corpus() -> None:
     """Each fault gets its class and each look-alike none."""
     ended = run(str(HERE / "failures.py"), "--jobs", "2", "--only", CHOSEN)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "| 7 | 7 | 7 |" in ended.stdout
+    assert "| 8 | 8 | 8 |" in ended.stdout
 
 
 @pytest.mark.needs("postgres")

@@ -2,19 +2,23 @@
 
 import asyncio
 import asyncio.selector_events
-import importlib
+import gc
+import importlib.util
 import inspect
 import socket
 import sys
 import threading
+import types
 import zipfile
 import zipimport
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
+import uvloop
 
 import homeloop
 from homeloop import Event, diagnose, trace
@@ -25,7 +29,8 @@ from homeloop.diagnosis import from_fault
 BOUND = 10.0
 PATCHED = (
     (asyncio.BaseEventLoop, ("__init__", "run_forever", "close", "create_future", "create_task", "call_soon")),
-    (asyncio.BaseEventLoop, ("call_at",)),
+    (asyncio.BaseEventLoop, ("call_at", "call_later", "shutdown_asyncgens")),
+    (asyncio.Lock, ("acquire",)),
     (asyncio.Queue, ("_wakeup_next",)),
     (asyncio.Queue.__base__, ("_get_loop",)),
     (asyncio.Event, ("set",)),
@@ -251,6 +256,41 @@ def test_generator_cut_off(heard: Heard) -> None:
     assert (fault.kind, fault.what) == ("asyncgen-cleanup", "numbers")
 
 
+def test_generator_cut_off_before_tracing_ended(heard: Heard) -> None:
+    """What was seen of generators is forgotten with the level."""
+    generator = numbers()
+
+    async def begin() -> int:
+        return await anext(generator)
+
+    assert asyncio.run(begin()) == 0
+    trace.disable()
+    trace.enable(3)
+    asyncio.run(asyncio.sleep(0))
+    assert heard.faults == []
+
+
+def test_many_generators_are_looked_for_at_once(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the interpreter keeps is looked through once for each loop that ends, not for each generator."""
+    looks: list[int] = []
+
+    def look(*things: object, original: Callable[..., list[object]] = gc.get_referrers) -> list[object]:
+        looks.append(len(things))
+        return original(*things)
+
+    monkeypatch.setattr(gc, "get_referrers", look)
+    kept = [numbers() for _ in range(20)]
+
+    async def begin() -> None:
+        for each in kept:
+            await anext(each)
+
+    asyncio.run(begin())
+    assert looks == [20]
+    asyncio.run(asyncio.sleep(0))
+    assert [fault.kind for fault in heard.faults] == ["asyncgen-cleanup"]
+
+
 def test_generators_that_are_done_with(heard: Heard) -> None:
     """Those at their end, those that a loop was left of, that failed, or that a manager has, are no fault."""
 
@@ -392,11 +432,65 @@ def test_loop_that_waits_for_itself(heard: Heard) -> None:
     async def main() -> None:
         future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
         with pytest.raises(TimeoutError):
-            future.result(timeout=0)
+            future.result(timeout=0.001)
         assert await asyncio.wrap_future(future) == 42
 
     asyncio.run(main())
     assert [fault.kind for fault in heard.faults] == ["sync-bridge-deadlock"]
+
+
+@pytest.mark.parametrize(("level", "timeout"), [(3, 0), (0, 0.001)])
+def test_results_that_are_not_waited_for(level: int, timeout: float, heard: Heard) -> None:
+    """Who only asks whether a result is there is not told of; nor who waits once tracing is off."""
+
+    async def answer() -> int:
+        return 42
+
+    async def main() -> None:
+        future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
+        if not level:
+            trace.disable()
+        with pytest.raises(TimeoutError):
+            future.result(timeout=timeout)
+        assert await asyncio.wrap_future(future) == 42
+        assert future.result(timeout=0) == 42
+
+    asyncio.run(main())
+    assert heard.faults == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("touch", ["call_soon", "call_later", "call_at", "create_task"])
+def test_calls_from_a_thread(touch: str, run: Callable[[Awaitable[None]], None], heard: Heard) -> None:
+    """What a thread asks a running loop for is told of, on every kind of loop; the loop's own is not."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+
+        async def call() -> None:
+            called.set()
+
+        def ask() -> None:
+            if touch == "create_task":
+                tasks.append(loop.create_task(call()))
+            elif touch == "call_soon":
+                loop.call_soon(called.set)
+            else:
+                getattr(loop, touch)(loop.time() if touch == "call_at" else 0, called.set)
+
+        tasks: list[asyncio.Task[None]] = []
+        ask()
+        await asyncio.wait_for(called.wait(), BOUND)
+        assert heard.faults == []
+        called.clear()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(BOUND)
+        await asyncio.wait_for(called.wait(), BOUND)
+
+    run(main())
+    assert [fault.kind for fault in heard.faults] == ["unsafe-cross-thread"]
 
 
 def test_records_sharpen_the_diagnosis(heard: Heard) -> None:
@@ -529,6 +623,34 @@ def test_modules_of_one_loader_are_imported_as_ever(
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "httpx2"]:
             del sys.modules[name]
+
+
+@pytest.mark.parametrize("double", [None, types.ModuleType("double"), mock.Mock()], ids=["no", "empty", "mock"])
+def test_doubles_of_modules(double: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in a module's place, to keep it from being imported or to test without it, is left alone."""
+    for name in ("uvloop", "httpx._client"):
+        monkeypatch.setitem(sys.modules, name, double)
+    before = [vars(owner)[name] for owner, names in PATCHED for name in names]
+    trace.enable(3)
+    trace.disable()
+    assert [vars(owner)[name] for owner, names in PATCHED for name in names] == before
+
+
+def test_found_while_tracing_loaded_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    """A module that is only found has its loader's abilities; loaded when tracing is off, it is as ever."""
+    (tmp_path / "uvloop.py").write_text("class Loop:\n    def close(self): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "uvloop")
+    spec = importlib.util.find_spec("uvloop")
+    assert spec is not None
+    assert spec.loader is not None
+    assert "class Loop" in spec.loader.get_source("uvloop")  # type: ignore[attr-defined]
+    module = importlib.util.module_from_spec(spec)
+    trace.disable()
+    spec.loader.exec_module(module)
+    assert not hasattr(module.Loop.close, "__wrapped__")
 
 
 def test_a_list_of_finders_that_was_put_back_does_no_harm() -> None:

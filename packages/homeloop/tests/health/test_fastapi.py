@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import pytest
 import uvicorn
@@ -50,6 +51,32 @@ def served(monitor: HealthMonitor) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(BOUND)
+
+
+def test_health_is_told_while_all_threads_of_the_endpoints_are_in_use(monitor: HealthMonitor) -> None:
+    """Sync endpoints that hang are when it is asked for."""
+    inside, go_on = threading.Event(), threading.Event()
+    app = FastAPI()
+    app.include_router(health_router(monitor))
+
+    @app.get("/busy")
+    def busy() -> None:
+        inside.set()
+        go_on.wait(BOUND)
+
+    async def main() -> list[int]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = 1
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            hangs = asyncio.create_task(client.get("/busy"))
+            await asyncio.to_thread(inside.wait, BOUND)
+            try:
+                async with asyncio.timeout(BOUND):
+                    return [(await client.get(path)).status_code for path in ("/live", "/ready", "/loops")]
+            finally:
+                go_on.set()
+                await hangs
+
+    assert asyncio.run(main()) == [200, 200, 200]
 
 
 def test_a_process_with_a_blocked_loop_is_not_ready(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 import isolated_work as work
@@ -10,7 +11,7 @@ import pytest
 
 from homeloop import Isolation, IsolationExecutor
 from homeloop._events import IsolationEscalated, TaskSpilled
-from homeloop.errors import NotTransferableError, WrongLoopError
+from homeloop.errors import CallTimeoutError, NotTransferableError, WrongLoopError
 
 
 @pytest.fixture
@@ -176,6 +177,27 @@ def test_work_that_cannot_cross_stays_in_a_thread(executor: IsolationExecutor, g
 
     go(main)
     assert [event.after for event in heard(IsolationEscalated)] == ["thread", "process", "thread"]
+
+
+def test_the_time_of_a_vain_try_counts(executor: IsolationExecutor, go: Any) -> None:
+    """Work that waits for a process which it then cannot cross to has only the rest of its time in a thread."""
+
+    class Slow:
+        """Takes all the time there is to find out that it cannot be pickled."""
+
+        def __reduce__(self) -> str:
+            time.sleep(0.1)
+            raise TypeError("not this one")
+
+    async def main() -> None:
+        for _ in range(2):
+            await executor.run(leak_and_return, None, kind="slow")
+        with pytest.raises(CallTimeoutError) as caught:
+            await executor.run(leak_and_return, Slow(), kind="slow", timeout=0.05)
+        assert caught.value.timeout == 0.05
+        assert caught.value.never_began
+
+    go(main)
 
 
 async def leak_and_return(thing: object) -> object:

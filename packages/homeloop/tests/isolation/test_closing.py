@@ -2,7 +2,12 @@
 
 import asyncio
 import functools
+import json
 import os
+import pickle
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +17,12 @@ import isolated_work as work
 import pytest
 
 from homeloop import Isolation, IsolationExecutor
+from homeloop._events import WorkerLost
 from homeloop.errors import ExecutorClosedError, RuntimeDiedError
+from homeloop.isolation import _forge
+from homeloop.isolation._template import Setup
+from homeloop.isolation._wire import Kind, frame
+from homeloop.isolation._worker import WorkerOptions
 
 EVERY = [Isolation.NONE, Isolation.CONTEXT, Isolation.THREAD, Isolation.PROCESS, Isolation.AUTO]
 PLACES = [Isolation.THREAD, Isolation.PROCESS]
@@ -113,8 +123,8 @@ def test_whoever_waits_behind_a_blocked_thread(go: Any) -> None:
         release.set()
 
 
-def test_a_workers_start(go: Any, tmp_path: Path) -> None:
-    """A run whose worker is just starting is refused, and so is the one behind it; no worker stays."""
+def test_a_workers_start(go: Any, heard: Any, tmp_path: Path) -> None:
+    """A run whose worker is starting is refused, and the one behind it, too; no worker stays, none is lost."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
 
@@ -131,8 +141,31 @@ def test_a_workers_start(go: Any, tmp_path: Path) -> None:
             with pytest.raises(ExecutorClosedError, match=REFUSAL):
                 await each
         assert executor.statistics().tiers[Isolation.PROCESS].lent == 0
+        assert heard(WorkerLost) == []
 
     go(main)
+
+
+def test_a_template_whose_parent_has_gone(tmp_path: Path) -> None:
+    """A template that is ready only after its executor was closed ends without a word."""
+    options = WorkerOptions(1.0, 1.0, 1.0, None, None)
+    setup = Setup(os.getpid(), sys.argv, None, None, (), options)
+    ours, theirs = socket.socketpair()
+    said = tmp_path / "said"
+    with said.open("wb") as stderr:
+        with theirs, ours:
+            template = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-c", _forge._BOOT),
+                    *(str(stderr.fileno()), str(theirs.fileno()), json.dumps(sys.path)),
+                ],
+                pass_fds=(theirs.fileno(), stderr.fileno()),
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+            ours.sendall(frame(Kind.SETUP, 0, pickle.dumps(setup)))
+        assert template.wait(DEADLINE) == 0
+    assert said.read_text() == ""
 
 
 @pytest.mark.parametrize("tier", [Isolation.CONTEXT, *PLACES])

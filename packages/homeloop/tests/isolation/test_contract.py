@@ -52,6 +52,46 @@ def test_basics(run, tier: Isolation) -> None:  # type: ignore[no-untyped-def]
         run(work.plain, 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"isolation": "procces"}, "isolation must be one of none, context, thread, process, auto, got 'procces'"),
+        ({"on_progress": 5}, "on_progress must be callable or None, got 5"),
+        ({"carry": ("tenant",)}, "carry must be a sequence of context variables, and 'tenant' is none"),
+        ({"carry": work.tenant}, "carry must be a sequence of context variables, got one: 'tenant'"),
+        ({"timeout": "5"}, "timeout must be a number of seconds or None, got '5'"),
+    ],
+)
+def test_options_of_the_wrong_kind(executor: IsolationExecutor, go: Any, options: Any, told: str) -> None:
+    """An option that makes no sense is refused before the function is called, by an error that names it."""
+
+    async def main() -> None:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            await executor.run(work.refuse, **options)
+        assert str(caught.value) == told
+
+    go(main)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"preload": "json"}, "preload must be a sequence of modules' names, got 'json'; write ('json',)"),
+        ({"max_processes": "2"}, "max_processes must be a whole number, got '2'"),
+        ({"max_threads": 0}, "max_threads must be at least 1, got 0"),
+        ({"grace": -1}, "grace must be at least 0 seconds, got -1"),
+        ({"grace": "1"}, "grace must be a number of seconds, got '1'"),
+        ({"block_threshold": 0}, "block_threshold must be more than 0 seconds, got 0"),
+        ({"carry": ("tenant",)}, "carry must be a sequence of context variables, and 'tenant' is none"),
+    ],
+)
+def test_executors_that_make_no_sense(options: Any, told: str) -> None:
+    """An executor's options are looked at when it is made, not when something fails over there."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        IsolationExecutor(**options)
+    assert str(caught.value) == told
+
+
 @pytest.mark.parametrize("tier", [*EVERY, Isolation.AUTO], indirect=True)
 @pytest.mark.filterwarnings("error")
 def test_functions_of_the_wrong_kind(executor: IsolationExecutor, go: Any, tier: Isolation) -> None:
@@ -264,8 +304,9 @@ def test_timeouts(run, tier: Isolation, tmp_path: Path) -> None:  # type: ignore
     assert "clean_up_slowly()" in caught.value.what
     with pytest.raises(CallTimeoutError, match=r"it was waiting at .*load_the_page > .*wait_for_ever"):
         run(work.load_the_page, timeout=0.2)
-    with pytest.raises(TimeoutError):
-        run(work.wait_for_ever, timeout=0)
+    for nothing in (0, -1):
+        with pytest.raises(CallTimeoutError, match="it never began: its timeout left it no time"):
+            run(work.wait_for_ever, timeout=nothing)
     assert run(work.have_a_plan_b, timeout=DEADLINE) == "plan b"
     assert run(work.identity, 1, timeout=DEADLINE) == 1
 

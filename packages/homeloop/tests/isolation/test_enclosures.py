@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +185,14 @@ def test_clean_up_that_submits(executor: IsolationExecutor, go: Any, heard: Any,
 
 
 @pytest.mark.parametrize("tier", [Isolation.CONTEXT, Isolation.THREAD], indirect=True)
-def test_resources_that_submit(executor: IsolationExecutor, go: Any, heard: Any, tier: Isolation) -> None:
+@pytest.mark.parametrize("surround", [nullcontext, homeloop.resource_scope])
+def test_resources_that_submit(
+    executor: IsolationExecutor,
+    go: Any,
+    heard: Any,
+    tier: Isolation,
+    surround: Callable[[], AbstractAsyncContextManager[None]],
+) -> None:
     """A resource has the calls that it submits until it is closed; what it leaves then, or submits then, ends."""
     happened: list[str] = []
 
@@ -211,7 +220,8 @@ def test_resources_that_submit(executor: IsolationExecutor, go: Any, heard: Any,
     talkative = LoopLocal(Talkative)
 
     async def inside() -> None:
-        await talkative.get()
+        async with surround():
+            await talkative.get()
 
     async def main() -> None:
         await executor.run(inside, isolation=tier)

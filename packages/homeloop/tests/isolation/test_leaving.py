@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from homeloop import IsolatedScope, Isolation, IsolationExecutor
 from homeloop.errors import CallTimeoutError
+from homeloop.isolation._lending import Lending, Place
 
 DEADLINE = 30.0  # seconds; tells a hang from an answer
 
@@ -101,7 +103,7 @@ def leave(request: pytest.FixtureRequest) -> Leave:
 async def has_asked(executor: IsolationExecutor, tier: Isolation) -> None:
     """Wait until all who asked before this call wait for their turns: one who asks later waits in vain."""
     with pytest.raises(CallTimeoutError, match="waited for its turn"):
-        await executor.run(work.identity, 0, isolation=tier, timeout=0.0)
+        await executor.run(work.identity, 0, isolation=tier, timeout=0.001)
 
 
 @pytest.mark.parametrize("tier", PLACES)
@@ -191,3 +193,62 @@ def test_before_the_first_step(executor: IsolationExecutor, go: Any, tier: Isola
             assert await executor.run(work.where, isolation=tier, timeout=DEADLINE) == place
 
     go(main)
+
+
+@pytest.mark.parametrize("tier", [Isolation.CONTEXT, *PLACES])
+def test_cancelled_while_leaving(go: Any, tier: Isolation) -> None:
+    """A cancellation at any step of the end of a block, also before the first one, keeps no place."""
+    with IsolationExecutor(name="leaving", max_threads=1, max_processes=1) as executor:
+
+        async def block(done: asyncio.Event, turns: int) -> None:
+            async with executor.isolated("left", isolation=tier) as scope:
+                await scope.run(work.identity, 1)
+                done.set()
+                if not turns and (task := asyncio.current_task()) is not None:
+                    task.cancel()
+
+        async def main() -> None:
+            for turns in range(4):
+                done = asyncio.Event()
+                leaves = asyncio.create_task(block(done, turns))
+                await done.wait()
+                for _ in range(turns):
+                    leaves.cancel()
+                    await asyncio.sleep(0)
+                await asyncio.wait((leaves,), timeout=DEADLINE)
+                assert leaves.done()
+                assert await executor.run(work.identity, 2, isolation=tier, timeout=DEADLINE) == 2
+                assert executor.statistics().tiers[tier].lent == 0
+
+        go(main)
+
+
+def test_waiters_whose_loops_are_closed(go: Any) -> None:
+    """Whoever waits on a loop that is closed under it is passed over, and thrown away gives back nothing."""
+
+    async def borrow() -> Place[object]:
+        return await lending.borrow()
+
+    class Collecting(asyncio.SelectorEventLoop):
+        """Collects garbage where the collector may: while somebody is served."""
+
+        def call_soon_threadsafe(self, *args: Any, **options: Any) -> Any:
+            gc.collect()
+            return super().call_soon_threadsafe(*args, **options)
+
+    def wait_in_vain() -> None:
+        loop = Collecting()
+        waits: Any = loop.create_task(borrow())
+        waits._log_destroy_pending = False
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    lending: Lending[object] = Lending("bound", 1, lambda: None)
+    place = go(borrow)
+    for _ in range(3):
+        wait_in_vain()
+    place.give_back()
+    gc.collect()
+    assert lending.lent == 0
+    go(borrow)
+    assert lending.lent == 1

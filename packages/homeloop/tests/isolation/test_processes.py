@@ -245,8 +245,9 @@ def test_memory_limit(go: Any) -> None:
             first, _ = await run(work.where)
             assert await run(work.allocate, 10_000_000) == 10_000_000
             assert (await run(work.where))[0] == first
-            with pytest.raises(MemoryError):
+            with pytest.raises(MemoryError) as refused:
                 await run(work.allocate, 2 * limit)
+            assert f"max_memory_bytes lets a process allocate {limit} bytes" in "".join(refused.value.__notes__)
             second, _ = await run(work.where)
             assert second != first
             await run(work.keep, limit - 70_000_000)
@@ -393,13 +394,25 @@ def test_closing(go: Any, tmp_path: Path) -> None:
     (tmp_path / "r").unlink()
 
 
+def test_an_exit_in_a_task(executor: IsolationExecutor) -> None:
+    """A task of the work that leaves the program ends the worker: said so, and it gets no further run."""
+
+    async def main() -> None:
+        for _ in range(3):
+            with pytest.raises(WorkerDiedError, match="ended with exit code 3"):
+                await executor.run(work.exit_in_a_task, 3, isolation=PROCESS, timeout=DEADLINE)
+            assert await executor.run(work.identity, 1, isolation=PROCESS, timeout=DEADLINE) == 1
+
+    asyncio.run(main())
+
+
 def test_a_worker_that_starts_slowly_serves_the_next_call() -> None:
     """A time-out while a worker starts: told so at once; the worker is there for the next call."""
     with IsolationExecutor(name="slowly", max_processes=1) as executor:
 
         async def main() -> None:
             with pytest.raises(CallTimeoutError, match="its process was still starting"):
-                await executor.run(work.where, isolation=PROCESS, timeout=0)
+                await executor.run(work.where, isolation=PROCESS, timeout=0.001)
             assert await executor.run(work.identity, 1, isolation=PROCESS, timeout=DEADLINE) == 1
 
         asyncio.run(main())

@@ -87,6 +87,7 @@ def test_a_scope_belongs_to_one_loop(executor: IsolationExecutor, go: Any, tier:
                 assert caught.value.what == "scope 'mine'"
                 assert "MainThread" in caught.value.owner
                 assert "MainThread" not in caught.value.current
+                assert "make another one for another loop" in str(caught.value)
                 assert caught.value.owner in str(caught.value)
                 assert caught.value.current in str(caught.value)
             assert await scope.run(work.identity, 2) == 2

@@ -13,7 +13,7 @@ import pytest
 import homeloop
 from homeloop import default_runtime
 from homeloop.async_utils import ensure_single_event_loop
-from homeloop.errors import CallTimeoutError, DeadlockError, RuntimeDiedError
+from homeloop.errors import CallTimeoutError, DeadlockError, RuntimeDiedError, WrongThreadError
 from homeloop.serving import AsyncExecutor
 
 BOUND = 20.0  # seconds; tells a hang from an answer
@@ -106,6 +106,47 @@ def test_a4_a_kept_runtime_answers_the_loops_own_thread() -> None:
     AsyncExecutor.close()
     assert first.is_closed()
     assert on_its_own_thread(lambda: AsyncExecutor.run_async(double, 21))[0] == 42
+
+
+def test_a4_threads_may_close_at_once() -> None:
+    """Two close what is closing for a while: one of them waits, neither fails, the next call is answered."""
+    closing, go_on = threading.Event(), threading.Event()
+    kept: list[asyncio.Task[None]] = []
+
+    async def linger() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closing.set()
+            await asyncio.to_thread(go_on.wait, BOUND)
+
+    async def leave_behind() -> None:
+        kept.append(asyncio.create_task(linger()))
+        await asyncio.sleep(0)
+
+    on_its_own_thread(lambda: AsyncExecutor.run_async(leave_behind))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(AsyncExecutor.close, BOUND)
+        assert closing.wait(BOUND)
+        pool.submit(AsyncExecutor.close, BOUND).result(BOUND)
+        assert on_its_own_thread(lambda: AsyncExecutor.run_async(double, 21))[0] == 42
+        go_on.set()
+        first.result(BOUND)
+    assert on_its_own_thread(lambda: AsyncExecutor.run_async(double, 21))[0] == 42
+
+
+def test_a4_closing_on_the_thread_itself_is_refused() -> None:
+    """The runtime is kept, and closed from elsewhere."""
+
+    async def close() -> asyncio.AbstractEventLoop:
+        with pytest.raises(WrongThreadError):
+            AsyncExecutor.close()
+        return asyncio.get_running_loop()
+
+    loop = on_its_own_thread(lambda: AsyncExecutor.run_async(close))
+    assert on_its_own_thread(lambda: AsyncExecutor.run_async(double, 1))[1] is loop
+    AsyncExecutor.close()
+    assert loop.is_closed()
 
 
 def test_a4_sync_and_async_layers_alternate_through_threads() -> None:
@@ -201,6 +242,25 @@ def test_a4_what_cannot_be_awaited_is_refused() -> None:
         AsyncExecutor.run_async(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"abs\(\) is no async function: it returned int"):
         AsyncExecutor.run_async(abs, -3)
+    for call in (AsyncExecutor.run_async, AsyncExecutor.map_async):
+        with pytest.raises(TypeError, match="retry must be a Retry, or None to call once, got 3"):
+            call(double, [], retry=3)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("way", CONTEXTS, ids=lambda way: way.__name__)
+def test_a4_a_timeout_that_is_none_is_refused_and_an_over_one_calls_nothing(way: Callable[[Sync], Any]) -> None:
+    """Words are told from seconds; 0 and less, what is left of a deadline that is over, time out at once."""
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    with pytest.raises(TypeError, match="timeout"):
+        way(lambda: AsyncExecutor.run_async(begin, timeout="30"))  # type: ignore[arg-type]
+    for over in (0, -1.5):
+        with pytest.raises(CallTimeoutError, match="never began"):
+            way(lambda: AsyncExecutor.run_async(begin, timeout=over))  # noqa: B023 - called at once
+    assert not begun
 
 
 def test_a4_parameters_named_as_the_executors_own() -> None:

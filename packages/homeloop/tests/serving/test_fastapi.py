@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import queue
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -107,6 +108,51 @@ def test_lifespan_leaves_a_runtime_that_ran_before(application: ModuleType) -> N
     with TestClient(application.app) as client:
         assert client.get("/sync").json() == "ok"
     assert default_runtime().statistics().home is not None
+
+
+def test_lifespan_ends_while_the_servers_workers_all_wait_for_the_runtime() -> None:
+    """The drain needs none of the loop's own workers: it ends what these wait for, however many there are."""
+
+    async def endless() -> None:
+        begun.put_nowait(None)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        async with lifespan()(FastAPI()):
+            waits = asyncio.create_task(asyncio.to_thread(homeloop.run, endless))
+            await homeloop.arun(asyncio.to_thread, begun.get, True, BOUND)
+        with pytest.raises(homeloop.errors.RuntimeDiedError):
+            await waits
+
+    begun: queue.SimpleQueue[None] = queue.SimpleQueue()
+    asyncio.run(asyncio.wait_for(main(), BOUND))
+
+
+def test_lifespan_of_the_last_application_ends_the_runtime() -> None:
+    """Applications of a process may end in any order: what another one runs goes on."""
+
+    async def work(go_on: asyncio.Event) -> asyncio.AbstractEventLoop:
+        await go_on.wait()
+        return asyncio.get_running_loop()
+
+    async def give(go_on: asyncio.Event) -> None:
+        go_on.set()
+
+    async def main() -> None:
+        first, second = lifespan()(FastAPI()), lifespan()(FastAPI())
+        await first.__aenter__()
+        await second.__aenter__()
+        go_on = asyncio.Event()
+        running = homeloop.submit(work, go_on)
+        await first.__aexit__(None, None, None)
+        await homeloop.arun(give, go_on)
+        loop = await asyncio.wrap_future(running)
+        await second.__aexit__(None, None, None)
+        assert loop.is_closed()
+        assert default_runtime().statistics().home is None
+
+    asyncio.run(asyncio.wait_for(main(), BOUND))
 
 
 def test_lifespan_fails_with_its_warm_up() -> None:

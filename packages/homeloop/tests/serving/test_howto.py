@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 HOWTO = Path(__file__).parents[4] / "docs" / "howto" / "serving.md"
+SAMPLES = ("serving", "celery-samples", "langgraph-samples")
 REFERENCE = HOWTO.parents[1] / "reference" / "serving.md"
 TESTS = Path(__file__).parents[1]
 BOUND = 60.0  # seconds; tells a hang from an answer
@@ -85,3 +86,15 @@ def test_the_reference_names_tests_that_are_there() -> None:
         source = (TESTS / file).read_text("utf-8")
         for test in re.findall(r"test_\w+", tests):
             assert f"def {test}" in source, f"{file}: {test}"
+
+
+@pytest.mark.parametrize("page", SAMPLES)
+def test_the_tables_of_samples_name_tests_that_are_there(page: str) -> None:
+    """What the last column of a table calls a test, or a file of tests, is one."""
+    files = list(TESTS.rglob("test_*.py"))
+    there = {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))}
+    there.update(path.name for path in files)
+    table = [line for line in REFERENCE.with_stem(page).read_text("utf-8").splitlines() if line.startswith("|")]
+    named = set(re.findall(r"`[\w/]*?(test_\w+(?:\.py)?)[`:]", " ".join(line.split("|")[-2] for line in table)))
+    assert named
+    assert named <= there

@@ -227,6 +227,8 @@ def test_a6_options_are_checked() -> None:
         (TypeError, {"concurrency": "3"}),
         (ValueError, {"concurrency": 0}),
         (ValueError, {"errors": "some"}),
+        (TypeError, {"on_progress": asyncio.sleep}),
+        (TypeError, {"on_progress": "print"}),
     ):
         with pytest.raises(error):
             run(odd_fails, [1], **options)

@@ -122,6 +122,65 @@ def test_g6_mlflow_models_serve(model: Path, site: Any) -> None:
         server.communicate(timeout=BOUND)
 
 
+def test_g6_predict_is_made_of_the_predict_async_that_the_class_has(script: Script) -> None:
+    """A mix-in's comes before a base's; a predict of its own is kept; both are refused, and neither."""
+    ended = script(
+        """
+        from typing import Any
+        from homeloop.adapters.mlflow import AsyncPythonModel
+
+        class Base(AsyncPythonModel):
+            async def predict_async(self, context, model_input: list[str], params=None):
+                return ["base"]
+
+        class MixIn:
+            async def predict_async(self, context, model_input: list[str], params=None):
+                return ["mix-in"]
+
+        class Over(MixIn, Base):
+            pass
+
+        class Only(MixIn, AsyncPythonModel):
+            pass
+
+        class Kept(Base):
+            def predict(self, context, model_input: list[str], params=None):
+                return ["kept", *super().predict(context, model_input)]
+
+        class Later(Kept):
+            pass
+
+        print([model().predict(None, ["x"]) for model in (Base, Over, Only, Kept, Later)])
+        try:
+            class Both(AsyncPythonModel):
+                def predict(self, context, model_input: list[str], params=None):
+                    return ["predict"]
+
+                async def predict_async(self, context, model_input: list[str], params=None):
+                    return ["predict_async"]
+        except TypeError as error:
+            print(error)
+
+        class Neither(AsyncPythonModel):
+            async def predictasync(self, context, model_input: list[str], params=None):
+                return ["misspelt"]
+
+        try:
+            Neither()
+        except TypeError as error:
+            print(error)
+        """,
+        **QUIET,
+        timeout=BOUND,
+    )
+    printed = [
+        "[['base'], ['mix-in'], ['mix-in'], ['kept', 'base'], ['kept', 'base']]",
+        "Both has predict and predict_async: predict is made of predict_async",
+        "Neither has no predict_async",
+    ]
+    assert (ended.returncode, ended.stdout.splitlines()) == (0, printed), ended.stderr
+
+
 def test_g6_predict_outside_of_the_server(script: Script) -> None:
     """In a thread and in a running loop; MLflow checks type hints; the runtime's own thread is refused."""
     ended = script(

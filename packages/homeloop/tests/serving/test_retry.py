@@ -159,6 +159,7 @@ def test_a5_pauses_double_and_are_spread() -> None:
     for attempt, most in ((1, 0.1), (2, 0.2), (3, 0.3), (8, 0.3)):
         pauses = {retry._pause(attempt) for _ in range(50)}
         assert most / 2 <= min(pauses) < max(pauses) <= most
+    assert Retry(attempts=5000)._pause(4000) <= 2.0, "no number is too great"
 
 
 def test_a5_the_timeout_spans_all_attempts() -> None:

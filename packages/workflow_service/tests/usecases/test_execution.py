@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import threading
+from contextlib import nullcontext
 
 import pytest
 
@@ -296,14 +297,18 @@ def test_a_worker_whose_run_was_taken_over_stops_without_a_word(with_pool, scrip
         cleaned = []
 
         async def body(_report):
-            await pool.execute("UPDATE workflow.runs SET lease_until = clock_timestamp() - interval '1 s'")
-            assert await store.claim(run.id, "other", 60)
             try:
+                # In one step: the heartbeat stops the worker as soon as it sees the one half or the other.
+                async with pool.acquire() as connection, connection.transaction():
+                    await connection.execute(
+                        "UPDATE workflow.runs SET lease_until = clock_timestamp() - interval '1 s'"
+                    )
+                    assert await PostgresRunStore(lambda: nullcontext(connection)).claim(run.id, "other", 60)
                 await asyncio.Event().wait()
             finally:
                 cleaned.append(True)
 
-        await execute(store, run, scripted(body), lease=0.1)
+        await execute(store, run, scripted(body), lease=0.3)
         assert cleaned == [True]
         now = await store.get("alice", run.id)
         assert (now.status, now.attempt) == (RunStatus.RUNNING, 2)

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
-from homeloop import HealthMonitor, LoopLocal, arun, default_monitor, default_runtime, enter
+from homeloop import HealthMonitor, LoopLocal, LoopRuntime, arun, default_monitor, default_runtime, enter
 
 __all__ = ("health_router", "lease", "lease_at_home", "lifespan")
 
@@ -32,7 +34,7 @@ def lifespan(
     Async endpoints run on the server's loop, sync ones on threads, from which `homeloop.run` reaches the runtime's
     loop. When the application ends, that is drained: what still runs there is cancelled and cleans up, what lives
     there is closed. What `LoopLocal` opened on the server's loop is closed by that loop's end. A runtime that ran
-    before the application started, in a test or for another application, is left running.
+    before, in a test for one, is left running; of several applications in a process the last one ends it.
 
     Args:
         warm_up: Async functions called on the server's loop before the first request, such as ``pools.warm``.
@@ -47,9 +49,9 @@ def lifespan(
 
     @asynccontextmanager
     async def around(app: FastAPI) -> AsyncGenerator[State, None]:
-        runtime = default_runtime()
-        is_ours = runtime.statistics().home is None
         end_watch = _watch(health_interval)  # first: what a warm-up blocks is told, too
+        runtime = default_runtime()
+        is_ours = _join(runtime)
         try:
             await arun(_call_all, warm_up_at_home)
             await _call_all(warm_up)
@@ -60,12 +62,44 @@ def lifespan(
                     yield state
         finally:
             try:
-                if is_ours:
-                    await asyncio.to_thread(runtime.close, close_timeout)
+                if is_ours and _leave(runtime):
+                    await _close(runtime, close_timeout)
             finally:
                 end_watch()
 
     return around
+
+
+_joining = Lock()
+_applications: dict[LoopRuntime, int] = {}
+"""How many applications run with a runtime that the first of them started."""
+
+
+def _join(runtime: LoopRuntime) -> bool:
+    """Tell whether applications started the runtime, or this one will."""
+    with _joining:
+        if runtime not in _applications and runtime.statistics().home is not None:
+            return False
+        _applications[runtime] = _applications.get(runtime, 0) + 1
+        return True
+
+
+def _leave(runtime: LoopRuntime) -> bool:
+    """Tell whether no application is left that joined."""
+    with _joining:
+        left = _applications.pop(runtime) - 1
+        if left:
+            _applications[runtime] = left
+        return not left
+
+
+async def _close(runtime: LoopRuntime, timeout: float) -> None:
+    # On a thread of its own: all workers of the server's loop may be waiting for what this ends.
+    with_one_thread = ThreadPoolExecutor(1, thread_name_prefix="homeloop-drain")
+    try:
+        await asyncio.get_running_loop().run_in_executor(with_one_thread, runtime.close, timeout)
+    finally:
+        with_one_thread.shutdown(wait=False)
 
 
 def _watch(interval: float | None) -> Callable[[], None]:
@@ -141,14 +175,15 @@ def health_router(monitor: HealthMonitor | None = None) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
+    # On the loop, not on its threads: those may all be in use when somebody asks what is wrong.
     @router.get("/ready")
-    def ready() -> JSONResponse:
+    async def ready() -> JSONResponse:
         report = monitor.report()
         told = {"status": report.status, "recommendations": report.recommendations}
         return JSONResponse(told, 503 if report.status == "critical" else 200)
 
     @router.get("/loops")
-    def loops() -> JSONResponse:
+    async def loops() -> JSONResponse:
         return JSONResponse(monitor.report().as_dict())
 
     _ = live, ready, loops  # they are the router's

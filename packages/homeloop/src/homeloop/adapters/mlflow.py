@@ -5,7 +5,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Self
 
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
@@ -32,6 +32,9 @@ class AsyncPythonModel(PythonModel):
             server answers 504. By default it is as long as the scoring server waits before it answers 504 by
             itself, and leaves the prediction's thread running: ``MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT``, or 60.
 
+    A class that defines both ``predict`` and ``predict_async`` is refused with a TypeError, and so is a model that
+    has neither.
+
     ``predict`` raises: what ``predict_async`` raises; an `MlflowException` (``DEADLINE_EXCEEDED``) when the time
     is over; what else `homeloop.run` raises.
 
@@ -42,17 +45,28 @@ class AsyncPythonModel(PythonModel):
     timeout: float | None = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
 
     def __init_subclass__(cls, **options: Any) -> None:
-        predict_async = cls.__dict__.get("predict_async")
-        if predict_async is not None:
-            cls.predict = _blocking(predict_async)  # type: ignore[method-assign]
+        own = "predict_async" in cls.__dict__
+        if own and "predict" in cls.__dict__:
+            raise TypeError(f"{cls.__qualname__} has predict and predict_async: predict is made of predict_async")
+        if own or (hasattr(cls, "predict_async") and _has_no_predict(cls)):  # inherited from a mix-in
+            cls.predict = _blocking(cls.predict_async)  # type: ignore[attr-defined,method-assign]
         super().__init_subclass__(**options)  # which has MLflow look at the parameters and hints of predict
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if _has_no_predict(cls):  # MLflow would take what its abstract method returns, None, for the prediction
+            raise TypeError(f"{cls.__qualname__} has no predict_async")
+        return super().__new__(cls)
+
+
+def _has_no_predict(model: type[PythonModel]) -> bool:
+    return getattr(model.predict, "__isabstractmethod__", False)
 
 
 def _blocking(predict_async: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
     @wraps(predict_async)
     def predict(self: AsyncPythonModel, *args: Any, **kwargs: Any) -> Any:
         try:
-            return run(partial(predict_async, self, *args, **kwargs), timeout=self.timeout)
+            return run(partial(self.predict_async, *args, **kwargs), timeout=self.timeout)  # type: ignore[attr-defined]
         except CallTimeoutError as late:
             raise MlflowException(str(late), error_code=DEADLINE_EXCEEDED) from late
 

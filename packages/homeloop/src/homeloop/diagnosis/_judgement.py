@@ -102,7 +102,7 @@ def relation(thing: object, owner: Any, links: list[Link]) -> Kind:
     if is_primitive(thing):
         return Kind.PRIMITIVE_REBIND
     record = loop_records.get(owner)
-    if record is not None and not record.ran:
+    if record is not None and record.ran_in is None:
         return Kind.TWO_LIVE_LOOPS if is_future(thing) else Kind.LOOP_CAPTURED
     return Kind.REUSE_ACROSS_RUNS
 

@@ -14,6 +14,8 @@ from homeloop.isolation._statistics import Tally
 from homeloop.isolation._tier import Isolation
 from homeloop.runtime import get_ident, loop_affinity
 
+ONE_PER_LOOP = "enter, use and leave it on one loop, and make another one for another loop"
+
 
 class EnclosedBlock(AbstractAsyncContextManager["EnclosedBlock", None]):
     """
@@ -61,7 +63,10 @@ class EnclosedBlock(AbstractAsyncContextManager["EnclosedBlock", None]):
             raise RuntimeError(f"block {self.context_id!r} is not open: async with enclosed(...): ...")
         if (loop := asyncio.get_running_loop()) is not self._loop:
             raise WrongLoopError(
-                f"block {self.context_id!r}", str(self._place.loop_before), str(loop_affinity(loop))
+                f"block {self.context_id!r}",
+                str(self._place.loop_before),
+                str(loop_affinity(loop)),
+                ONE_PER_LOOP,
             )
         self._is_left = True
         is_elsewhere = asyncio.current_task() is not self._task

@@ -107,6 +107,11 @@ class Crew:
         self.home, self.thread_ident = ready.home, ready.thread_ident
         emit(WorkerStarted(self._executor, self.pid))
 
+    def give_up_start(self) -> None:
+        """Kill the worker while `start` waits for it, which raises then; nobody is told that it was lost."""
+        self.told_to_end = True
+        self._forge.kill(self.pid, signal.SIGKILL)
+
     async def run(self, work: Work, payload: bytes) -> Answer:
         """
         Give a run to the worker and wait for the answer.

@@ -376,11 +376,18 @@ def _mark(ended: "asyncio.Future[None]") -> None:
         ended.set_result(None)
 
 
+def _around(scope: Scope | None) -> Enclosure | None:
+    """Find the enclosure that a scope is in, at any depth."""
+    while scope is not None and not isinstance(scope, _EnclosedScope):
+        scope = scope.outer
+    return None if scope is None else scope.enclosure()
+
+
 def _note_submitted(future: CallFuture[Any], fn: Callable[..., object]) -> None:
     """Have a call that is submitted inside an enclosure, by work or by its resources, recalled at its end."""
     enclosure = _here.get()
-    if enclosure is None and isinstance(scope := Scope.current(), _EnclosedScope):
-        enclosure = scope.enclosure()
+    if enclosure is None:  # a resource's context tells nothing but its scope
+        enclosure = _around(Scope.current())
     if enclosure is not None:
         frame = _somebodys(sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - documented
         enclosure.note_call(future, callable_name(fn), code_place(frame.f_code, frame.f_lineno))

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
 
 from homeloop._affinity import Affinity
 from homeloop._events import CallAbandoned, emit
@@ -26,7 +26,7 @@ from homeloop.errors import (
     RuntimeDiedError,
     WrongLoopError,
 )
-from homeloop.isolation._block import EnclosedBlock
+from homeloop.isolation._block import ONE_PER_LOOP, EnclosedBlock
 from homeloop.isolation._choice import Choice, kind_of
 from homeloop.isolation._context import ContextRoom, NoRoom
 from homeloop.isolation._function import check_function, check_generator_function
@@ -37,7 +37,7 @@ from homeloop.isolation._stream import stream
 from homeloop.isolation._thread import ThreadRoom, Threads
 from homeloop.isolation._tier import Isolation, Room, Signs, Work
 from homeloop.isolation._watch import Watch
-from homeloop.runtime import LoopRuntime, callable_name, default_runtime, loop_affinity
+from homeloop.runtime import LoopRuntime, callable_name, check_seconds, default_runtime, loop_affinity
 
 T = TypeVar("T")
 Callback = Callable[..., object]  # gets what is reported: step, percent and description, unless fn says otherwise
@@ -116,20 +116,29 @@ class IsolationExecutor:
         max_memory_bytes: int | None = None,
         carry: Sequence[ContextVar[Any]] = (),
     ) -> None:
-        counts = {"max_threads": max_threads, "max_processes": max_processes, "max_runs": max_runs}
+        counts: dict[str, object] = {
+            "max_threads": max_threads,
+            "max_processes": max_processes,
+            "max_runs": max_runs,
+        }
         for what, count in counts.items():
-            if count is not None and count < 1:
+            if count is None:
+                continue
+            if not isinstance(count, int):
+                raise TypeError(f"{what} must be a whole number, got {count!r}")
+            if count < 1:
                 raise ValueError(f"{what} must be at least 1, got {count!r}")
         times = {"idle_timeout": idle_timeout, "grace": grace, "terminate_grace": terminate_grace}
         for what, seconds in times.items():
-            if seconds < 0:
-                raise ValueError(f"{what} must be at least 0 seconds, got {seconds!r}")
+            check_seconds(what, seconds)
         if block_threshold <= 0:
             raise ValueError(f"block_threshold must be more than 0 seconds, got {block_threshold!r}")
+        if isinstance(preload, str):
+            raise TypeError(f"preload must be a sequence of modules' names, got {preload!r}; write ({preload!r},)")
         self.name = name
         self.grace = grace
         self._idle_timeout = idle_timeout
-        self._carry = tuple(carry)
+        self._carry = _variables(carry)
         self._closed = False
         self._numbers = itertools.count(1)
         self._choice = Choice()
@@ -250,7 +259,7 @@ class IsolationExecutor:
             ExecutorClosedError: The executor is closed.
         """
         self.check_open()
-        return IsolatedScope(self, context_id, Isolation(isolation), kind, (*self._carry, *carry))
+        return IsolatedScope(self, context_id, Isolation(isolation), kind, (*self._carry, *_variables(carry)))
 
     def enclosed(self, context_id: str) -> EnclosedBlock:
         """
@@ -512,7 +521,9 @@ class IsolatedScope:
         if self._loop is None:
             raise RuntimeError(f"scope {self.context_id!r} is not open: async with isolated(...) as scope: ...")
         if self._loop is not (loop := asyncio.get_running_loop()):
-            raise WrongLoopError(f"scope {self.context_id!r}", str(self._home), str(loop_affinity(loop)))
+            raise WrongLoopError(
+                f"scope {self.context_id!r}", str(self._home), str(loop_affinity(loop)), ONE_PER_LOOP
+            )
         if self._is_left:
             raise RuntimeError(f"scope {self.context_id!r} is not open any more; call isolated() again")
 
@@ -523,11 +534,14 @@ class IsolatedScope:
         on_progress: Callback | None,
         timeout: float | None,
         last: bool,
+        waited: float = 0.0,
     ) -> Any:
         if not last:
             self._check_open()
         self._executor.check_open()
         name = callable_name(fn)
+        if timeout is not None and timeout <= 0:
+            raise CallTimeoutError(name, timeout, never_began="its timeout left it no time")
         own = kind_of(fn) if self._isolation is Isolation.AUTO else name
         kind = self._kind = self._kind or own
         own = self._kinds[name] = kind if self._is_one_kind else own
@@ -537,6 +551,8 @@ class IsolatedScope:
         assert self._tier is not None
         room = self._room
         work = Work(fn, args, name, self.context_id, self._tier, Progress(on_progress), timeout, self._carry)
+        work.waited = waited
+        asked = time.monotonic()
         try:
             return await self._count(room, work, own, last)
         except NotTransferableError as refused:
@@ -550,7 +566,7 @@ class IsolatedScope:
         if self._room is room:  # not, if a run beside this one was here first
             self._room = None
             self._spent.append((work.tier, room))
-        return await self._run(fn, args, on_progress, timeout, last)
+        return await self._run(fn, args, on_progress, timeout, last, waited + time.monotonic() - asked)
 
     async def _count(self, room: Room, work: Work, kind: str, last: bool) -> Any:
         tally = self._executor.tally(work.tier)
@@ -572,7 +588,7 @@ class IsolatedScope:
             del error  # the frame would keep it, and it the frame
 
     async def _run_and_report(self, room: Room, work: Work, last: bool) -> Any:
-        begun = time.monotonic()
+        begun = time.monotonic() - work.waited
         try:
             value = await room.run(work, last)
         except (asyncio.CancelledError, GeneratorExit) as ended:
@@ -613,6 +629,16 @@ class IsolatedScope:
 
 
 _ENDS = (RuntimeClosedError, RuntimeDiedError, IsolationError)  # what a run gets whose executor is closed under it
+
+
+def _variables(carry: object) -> tuple[ContextVar[Any], ...]:
+    if isinstance(carry, ContextVar):
+        raise TypeError(f"carry must be a sequence of context variables, got one: {carry.name!r}")
+    variables: tuple[Any, ...] = tuple(cast("Sequence[Any]", carry))
+    for each in variables:
+        if not isinstance(each, ContextVar):
+            raise TypeError(f"carry must be a sequence of context variables, and {each!r} is none")
+    return variables
 
 
 def _callback(work: Work) -> str:

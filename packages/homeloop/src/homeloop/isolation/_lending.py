@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from homeloop.errors import CallTimeoutError, ExecutorClosedError
 from homeloop.isolation._tier import Work, scope_left
-from homeloop.runtime import allocate_lock, forget_in_child
+from homeloop.runtime import RLock, forget_in_child
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ class Lending(Generic[T]):
         self._executor = executor
         self._on_keep = on_keep
         self._kept: list[tuple[T, float]] = []  # the last one came back last: the others may go
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
-        self._lock = allocate_lock()
+        self._waiting: deque[_Turn] = deque()
+        self._lock = RLock()  # re-entered by the garbage collector, which may throw away whoever waits
         forget_in_child(self)
 
     @property
@@ -72,16 +72,15 @@ class Lending(Generic[T]):
             if self.lent < self.size:
                 self.lent += 1
                 return Place(self, counted=True)
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((asyncio.get_running_loop(), turn))
+            turn = _Turn(asyncio.get_running_loop())
+            self._waiting.append(turn)
         try:
-            await turn
+            await turn.come
         except BaseException:  # cancelled, or thrown away with its loop
             with self._lock:
-                waiting = deque(each for each in self._waiting if each[1] is not turn)
-                served = len(waiting) == len(self._waiting)  # if only just: `_serve` may still be on its way
-                self._waiting = waiting
-            if served:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+            if turn.served:
                 self.give_place()
             raise
         return Place(self, counted=True)
@@ -101,23 +100,16 @@ class Lending(Generic[T]):
         """Let the next one have a place."""
         with self._lock:
             while self._waiting and not self.is_closed:
-                loop, turn = self._waiting.popleft()
-                try:
-                    loop.call_soon_threadsafe(_serve, turn)
-                except RuntimeError:  # its loop is closed
-                    continue
-                return
+                if self._waiting.popleft().serve():
+                    return
             self.lent -= 1
 
     def close(self) -> None:
         """Lend nothing any more, and tell those who wait. Idempotent."""
         with self._lock:
             self.is_closed = True
-            for loop, turn in self._waiting:  # each takes itself out
-                try:
-                    loop.call_soon_threadsafe(_refuse, turn, self._executor)
-                except RuntimeError:  # it is closed
-                    pass
+            for turn in tuple(self._waiting):  # each takes itself out
+                turn.refuse(self._executor)
 
     def take_idle(self, seconds: float) -> list[T]:
         """Take out what has not been lent for so many seconds."""
@@ -134,7 +126,7 @@ class Lending(Generic[T]):
 
     def forget_parent(self) -> None:
         """Have nothing, in a forked child. Called by the fork hook."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._kept = []
         self._waiting = deque()
         self.lent = 0
@@ -154,14 +146,45 @@ class Place(Generic[T]):
             self._lending.give_place()
 
 
-def _serve(turn: "asyncio.Future[None]") -> None:
-    if not turn.done():  # else its waiter was cancelled, and has seen to it that the next one is served
-        turn.set_result(None)
+class _Turn:
+    """
+    One who waits for a place.
 
+    Attributes:
+        come: Done when it has come.
+        served: Whether the place is its own by now, if only just: ``come`` is still to be told of it.
 
-def _refuse(turn: "asyncio.Future[None]", executor: str) -> None:
-    if not turn.done():
-        turn.set_exception(ExecutorClosedError(executor))
+    Thread: made on a loop's; `serve` and `refuse` on any, under the lending's lock.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.come: asyncio.Future[None] = loop.create_future()
+        self.served = False
+        self._loop = loop
+
+    def serve(self) -> bool:
+        """Give it a place; tell whether it can still take one."""
+        try:
+            self._loop.call_soon_threadsafe(self._tell)
+        except RuntimeError:  # its loop is closed
+            return False
+        self.served = True
+        return True
+
+    def refuse(self, executor: str) -> None:
+        """Tell it that it waits in vain."""
+        try:
+            self._loop.call_soon_threadsafe(self._tell, executor)
+        except RuntimeError:  # its loop is closed
+            pass
+
+    def _tell(self, refused_by: str | None = None) -> None:
+        if self.come.done():  # it was cancelled; if it was served, it has seen to it that the next one is
+            return
+        if refused_by is None:
+            self.come.set_result(None)
+        else:
+            self.come.set_exception(ExecutorClosedError(refused_by))
 
 
 class Lease(Generic[T]):
@@ -220,8 +243,8 @@ class Borrower(ABC, Generic[T]):
             CallTimeoutError: The work's time is over. What it has waited is taken off what is left of it.
             RuntimeError: The scope was left meanwhile.
         """
-        asked = time.monotonic()
-        limit = asyncio.timeout(work.timeout)
+        asked = time.monotonic() - work.waited
+        limit = asyncio.timeout(work.left)
         try:
             async with limit:
                 self._joining.add(limit)

@@ -27,7 +27,7 @@ from homeloop.isolation._statistics import Tally
 from homeloop.isolation._tier import Signs, Work
 from homeloop.isolation._transfer import dump_call, dump_named, dump_variables, dumps, loads_aside
 from homeloop.isolation._worker import Answer, Request, WorkerOptions
-from homeloop.runtime import LoopRuntime, forget_in_child, keep_untouched, loop_ending
+from homeloop.runtime import LoopRuntime, forget_in_child, keep_untouched, loop_ending, outlast
 
 _NEARLY = 0.75  # of the memory limit: beyond it a worker is replaced before it fails
 _SWEEP = 0.4  # of the grace: for leftover tasks
@@ -65,7 +65,7 @@ class Processes:
         self._terminate_grace = terminate_grace
         self._preload = preload
         self._max_runs = max_runs
-        self._max_memory = max_memory_bytes
+        self.max_memory = max_memory_bytes
         packed = None if initializer is None else dumps("the initializer", initializer)
         # What every worker must find, whatever it is asked for later.
         self.named = (packed or b"", *(each.encode() for each in preload))
@@ -74,6 +74,7 @@ class Processes:
         self._forge: Forge | None = None
         self._forging: asyncio.Lock | None = None
         self._crews: set[Crew] = set()
+        self._starting: set[Crew] = set()
         self._ends: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         forget_in_child(self)
@@ -92,9 +93,16 @@ class Processes:
     async def _start(self) -> Crew:
         forge = await self._forge_ready()
         crew = Crew(self._name, forge, self._grace, self._terminate_grace)
-        await crew.start()
+        self._starting.add(crew)
+        try:
+            await crew.start()
+        finally:
+            self._starting.discard(crew)
         self._crews.add(crew)
         crew.on_end = partial(self._note_end, crew)
+        if self.lending.is_closed:  # while others were ending
+            await crew.end("the executor was closed")
+            raise ExecutorClosedError(self._name)
         return crew
 
     async def take(self, work: Work, place: Place[Crew]) -> Crew:
@@ -135,7 +143,7 @@ class Processes:
             reason = "something is left in it that cannot be ended"
         elif self._max_runs is not None and crew.runs >= self._max_runs:
             reason = f"it has done its {crew.runs} runs"
-        elif self._max_memory is not None and crew.memory > _NEARLY * self._max_memory:
+        elif self.max_memory is not None and crew.memory > _NEARLY * self.max_memory:
             reason = f"it has allocated {crew.memory} bytes"
         else:
             self.lending.keep(crew)
@@ -208,6 +216,8 @@ class Processes:
 
     async def _close(self, budget: float | None) -> None:
         forge, self._forge, self._forging = self._forge, None, None
+        for crew in self._starting:
+            crew.give_up_start()
         ends = [asyncio.ensure_future(crew.end("the executor was closed", budget)) for crew in tuple(self._crews)]
         try:
             if ends:
@@ -241,12 +251,15 @@ class ProcessRoom(Borrower[Crew]):
         """Do the work in the scope's worker. Packed on the caller's thread, where the objects are."""
         self.open_to_callback(work)
         payload = self._pack(work, last)
-        answer: Answer = await self._processes.home.arun(self._run, work, payload, last)
+        answer, pid = await self._processes.home.arun(self._run, work, payload, last)
         work.signs.begun = answer.begun
         work.signs.spilled, work.signs.stubborn = answer.signs.spilled, answer.signs.stubborn
         work.signs.blocked |= answer.signs.blocked
         if answer.error is not None:
-            raise unpack_error(answer.error, f"worker process {self._pid}")
+            error = unpack_error(answer.error, f"worker process {pid}")
+            if isinstance(error, MemoryError) and (limit := self._processes.max_memory) is not None:
+                error.add_note(f"this executor's max_memory_bytes lets a process allocate {limit} bytes")
+            raise error
         assert answer.value is not None
         try:
             return await loads_aside(answer.value)
@@ -261,6 +274,9 @@ class ProcessRoom(Borrower[Crew]):
             return await self._processes.home.arun(self._leave)
         except (RuntimeClosedError, RuntimeDiedError):
             self.drop_leases()
+            raise
+        except asyncio.CancelledError:  # it may have come before `_leave` had begun
+            await outlast(asyncio.ensure_future(self._end_by_force()))
             raise
 
     def _pack(self, work: Work, last: bool) -> bytes:
@@ -282,21 +298,27 @@ class ProcessRoom(Borrower[Crew]):
         )
         return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
 
+    async def _end_by_force(self) -> None:
+        try:
+            await self._processes.home.arun(self._let_go)
+        except (RuntimeClosedError, RuntimeDiedError):
+            self.drop_leases()
+
     # -- on the executor's loop --------------------------------------------------------------------
 
-    async def _run(self, work: Work, payload: bytes, last: bool) -> Answer:
+    async def _run(self, work: Work, payload: bytes, last: bool) -> tuple[Answer, int]:
+        """Return the answer, and the process id of the worker that has given it."""
         if (before := self.lease) is not None and not before.thing.is_there:  # it died between two runs
             self.spend(before)
         lease = await self.join(work)
         crew = lease.thing
-        self._pid = crew.pid
         try:
             work.start_at(crew.thread_ident, crew.pid, crew.home)
             answer = await crew.run(work, payload)
             lease.fit &= not answer.signs.stubborn and (
                 answer.error is None or answer.error.kind != "builtins.MemoryError"
             )
-            return answer
+            return answer, crew.pid
         finally:
             self.leave(lease, last or crew.lost)
 
@@ -312,6 +334,13 @@ class ProcessRoom(Borrower[Crew]):
         finally:
             self.end_leases()
         return signs
+
+    async def _let_go(self) -> None:
+        """Give everything back without asking the worker, which then serves nobody else. Idempotent."""
+        self.turn_away()
+        if self.lease is not None:
+            self.lease.fit = False
+        self.end_leases()
 
     async def take(self, work: Work, place: Place[Crew]) -> Crew:
         """Return a kept worker, or a new one."""

@@ -86,6 +86,9 @@ class Progress:
     The way to one caller's callback, which runs on the caller's loop, in order.
 
     Thread: made on the caller's, used on any.
+
+    Raises:
+        TypeError: What is to be the callback cannot be called.
     """
 
     def __init__(self, callback: Callable[..., object] | None) -> None:
@@ -97,6 +100,8 @@ class Progress:
         if isinstance(callback, BoundCallback):
             self.bound = callback
         elif callback is not None:
+            if not callable(callback):
+                raise TypeError(f"on_progress must be callable or None, got {callback!r}")
             self._hearer = callback if isinstance(callback, Hearer) else Hearer(callback)
             self.bound = bind_callback(self._hearer, on_error=self._hearer.on_error)
         if self.bound is not None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ def main(fd: int, stderr: int) -> None:
     gc.freeze()  # or the workers' collectors would write to, and so copy, all that was imported
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     restore_stderr(stderr)
-    control.sendall(frame(Kind.PREPARED, 0, pickle.dumps(threads)))
+    _tell(control, Kind.PREPARED, 0, threads)
     wires = _Template(control).serve()
     if wires is not None:
         serve(*wires, setup.worker)
@@ -102,7 +103,10 @@ class _Template:
                     wake.recv(4096)
                     self._reap()
                 if self._control.fileno() in ready:
-                    header, descriptors, *_ = socket.recv_fds(self._control, HEADER.size, 2)
+                    try:
+                        header, descriptors, *_ = socket.recv_fds(self._control, HEADER.size, 2)
+                    except ConnectionResetError:  # the parent has gone without hearing the last that we told it
+                        return None
                     if not header:
                         return None
                     header += _read(self._control, HEADER.size - len(header))
@@ -143,7 +147,7 @@ class _Template:
         os.close(stderr)
         if child:
             self._children.add(child)
-        self._control.sendall(frame(Kind.FORKED, child, pickle.dumps((number, why))))
+        _tell(self._control, Kind.FORKED, child, (number, why))
         return None
 
     def _reap(self) -> None:
@@ -155,7 +159,7 @@ class _Template:
             if ended:
                 self._children.discard(child)
                 code = os.waitstatus_to_exitcode(status)
-                self._control.sendall(frame(Kind.EXITED, child, pickle.dumps(code)))
+                _tell(self._control, Kind.EXITED, child, code)
 
     def _end_children(self) -> None:
         # Their connections are at an end, too, and they are ending; who does not is killed with us.
@@ -183,6 +187,12 @@ def _nothing(number: int, _: object) -> None:
 
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def _tell(control: socket.socket, kind: Kind, number: int, what: object) -> None:
+    """Tell the parent, unless it has gone: that is noticed where its next order is waited for."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        control.sendall(frame(kind, number, pickle.dumps(what)))
 
 
 def _read(control: socket.socket, size: int) -> bytes:

@@ -40,6 +40,10 @@ class Isolation(StrEnum):
     AUTO = "auto"
     """Begin with `CONTEXT`, and go one tier further when this kind of work turns out to need it."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Isolation":
+        raise ValueError(f"isolation must be one of {', '.join(cls)}, got {value!r}")
+
 
 @dataclass(slots=True)
 class Signs:
@@ -63,7 +67,7 @@ class Work:
     Attributes:
         carry: Context variables that go along to another process.
         loop_before: The caller's loop, if anybody wants to know.
-        waited: Seconds that it has waited for a thread or a process.
+        waited: Seconds that it has waited for a thread or a process, also in a tier that it could not cross to.
         signs: Filled in by the tier, before it returns or raises.
     """
 

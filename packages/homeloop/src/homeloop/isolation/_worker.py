@@ -134,6 +134,9 @@ def serve(connection: socket.socket, stderr: int, options: WorkerOptions) -> Non
         with asyncio.Runner() as runner:
             try:
                 runner.run(worker.live())
+            except BaseException:  # such as the SystemExit of a task, which asyncio lets through
+                worker.cut_short = True
+                raise
             finally:
                 worker.end_if_forked()
     except _Terminated:
@@ -153,6 +156,7 @@ class _Worker:
         self.options = options
         self._stderr = stderr
         self.terminated = False
+        self.cut_short = False  # then how the process ends is the answer, and its runs have no other
         self._is_forked = False
         self._thread_ident = get_ident()
         self._connection = connection
@@ -171,7 +175,7 @@ class _Worker:
     def terminate(self, *_: object) -> None:
         """End, by an exception in whatever is being done. The handler of SIGTERM."""
         if not self.terminated:
-            self.terminated = True
+            self.terminated = self.cut_short = True
             raise _Terminated
 
     def forget_parent(self) -> None:
@@ -329,9 +333,9 @@ class _Worker:
         """Answer for a run; it is over."""
         self._calls.pop(number, None)
         self._running.pop(number, None)
-        if self.terminated:
+        if self.cut_short:
             self._stop.set()
-            return  # how we end is the answer
+            return
         room = self._rooms.pop(request.room, None) if request.last else self._rooms.get(request.room)
         signs = Signs() if room is None else room.signs
         error = call.take_error()

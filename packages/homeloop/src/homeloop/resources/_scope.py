@@ -29,11 +29,14 @@ class Scope(AbstractAsyncContextManager[None, None]):
     """
     The instances that were opened inside one `resource_scope`, on whatever loop, in their order.
 
-    ``ended`` is set before the first of them is closed and stays set.
+    Attributes:
+        ended: Set before the first of them is closed; stays set.
+        outer: The scope that it was entered in, if it was entered.
     """
 
     def __init__(self) -> None:
         self.ended = False
+        self.outer: Scope | None = None
         self._instances: dict[Scoped, None] = {}  # a set that keeps its order
         self._lock = allocate_lock()
         self._token: Token[Surroundings] | None = None
@@ -42,6 +45,7 @@ class Scope(AbstractAsyncContextManager[None, None]):
     async def __aenter__(self) -> None:
         if self._token is not None:
             raise RuntimeError("a resource scope is entered once; call resource_scope() again")
+        self.outer = Scope.current()
         self._token = self.cover()
 
     async def __aexit__(self, *_: object) -> None:

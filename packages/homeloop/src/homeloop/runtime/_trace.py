@@ -9,9 +9,14 @@ from typing import Any
 from homeloop._provenance import object_records
 from homeloop.runtime._fork import forget_in_child
 from homeloop.runtime._originals import RLock
-from homeloop.runtime._trace_guards import patch_deep_guards, patch_guards, patch_loop_guards
-from homeloop.runtime._trace_imports import hook_modules
-from homeloop.runtime._trace_leftovers import patch_generators, patch_leftovers
+from homeloop.runtime._trace_guards import (
+    patch_deep_guards,
+    patch_deep_loop_guards,
+    patch_guards,
+    patch_loop_guards,
+)
+from homeloop.runtime._trace_imports import Hook, hook_modules
+from homeloop.runtime._trace_leftovers import forget_generators, patch_generators, patch_leftovers
 from homeloop.runtime._trace_loops import patch_loops
 from homeloop.runtime._trace_objects import constructor_hooks, patch_tasks
 from homeloop.runtime._trace_patches import Patches
@@ -40,6 +45,7 @@ class _Tracing:
         self._undo()
         object_records.forget_unreferred()
         forget_reports()
+        forget_generators()
         try:
             self._patch(level)
         except BaseException:
@@ -68,16 +74,31 @@ class _Tracing:
                 patch_tasks(self._patches, kind, find_spot)
             if level >= HIGHEST:
                 patch_generators(self._patches, kind)
+                patch_deep_loop_guards(self._patches, kind)
 
         def patch_uvloop(module: ModuleType) -> None:
-            patch_class(module.Loop)
+            kind = getattr(module, "Loop", None)
+            if isinstance(kind, type):  # else it is a double that stands in uvloop's place
+                patch_class(kind)
 
         patch_class(asyncio.BaseEventLoop)
         patch_guards(self._patches)
         if level >= HIGHEST:
             patch_leftovers(self._patches)
             patch_deep_guards(self._patches)
-        self._finder = hook_modules({**constructor_hooks(self._patches, find_spot), "uvloop": patch_uvloop})
+        hooks = {**constructor_hooks(self._patches, find_spot), "uvloop": patch_uvloop}
+        self._finder = hook_modules({name: self._while_on(hook) for name, hook in hooks.items()})
+
+    def _while_on(self, hook: Hook) -> Hook:
+        """Have a hook do nothing for a module that is loaded when this level is over."""
+        switch = self._patches.switch
+
+        def patch(module: ModuleType) -> None:
+            with self._setting:  # modules are loaded on any thread, beside one that chooses another level
+                if switch.is_on:
+                    hook(module)
+
+        return patch
 
 
 _tracing = _Tracing()

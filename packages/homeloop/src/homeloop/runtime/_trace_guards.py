@@ -15,6 +15,7 @@ from homeloop.runtime._trace_sites import (
     is_closing,
     is_parents,
     misuse,
+    ran_in_parent,
     report,
     running_loop,
     used_object,
@@ -53,9 +54,14 @@ def patch_guards(patches: Patches) -> None:
         patches.wrap(_SOCKET, name, _writing)
 
 
+def patch_deep_loop_guards(patches: Patches, kind: Any) -> None:
+    """Notice calls to a class's loops from a thread that is not theirs, as debug mode does."""
+    for name in ("call_soon", "call_at", "call_later"):
+        patches.wrap(kind, name, _calling)
+
+
 def patch_deep_guards(patches: Patches) -> None:
-    """Notice calls to a loop from a thread that is not its own, as debug mode does, and locks that stay held."""
-    patches.wrap(asyncio.BaseEventLoop, "call_soon", _calling)
+    """Notice locks that stay held."""
     patches.wrap(asyncio.Lock, "acquire", _acquiring)
 
 
@@ -138,19 +144,23 @@ def _is_waited_for(primitive: Any) -> bool:
 class _Watched(Future[Any]):
     """A future that knows which loop it waits for."""
 
+    _target: Loop
+    _switch: Switch
+
     def result(self, timeout: float | None = None) -> Any:
-        target = getattr(self, "_target", None)
-        if target is not None and not self.done():
-            if running_loop() is target:
-                evidence = "the loop's own thread blocks until the loop has done something"
-                report("sync-bridge-deadlock", "the result", evidence, target, target, user_spot())
-            elif target.is_closed():
-                evidence = "the loop that should do it is closed"
-                report("loop-captured", "the result", evidence, target, running_loop(), user_spot())
+        target = self._target
+        if not self._switch.is_on or self.done() or (timeout is not None and timeout <= 0):
+            return super().result(timeout)  # which does not wait, or is not to be told of
+        if running_loop() is target:
+            evidence = "the loop's own thread blocks until the loop has done something"
+            report("sync-bridge-deadlock", "the result", evidence, target, target, user_spot())
+        elif target.is_closed():
+            evidence = "the loop that should do it is closed"
+            report("loop-captured", "the result", evidence, target, running_loop(), user_spot())
         try:
             return super().result(timeout)
         except TimeoutError:
-            if target is not None and not self.done() and not target.is_running():
+            if not self.done() and not target.is_running():
                 evidence = "the loop that should do it does not run"
                 report("sync-bridge-deadlock", "the result", evidence, target, running_loop(), user_spot())
             raise
@@ -158,24 +168,29 @@ class _Watched(Future[Any]):
 
 def _submitting(original: Method, switch: Switch) -> Method:
     def run_coroutine_threadsafe(coro: Any, loop: Loop) -> "Future[Any]":
+        if switch.is_on and ran_in_parent(loop):
+            evidence = "the loop that should do it runs in the parent process; its thread was not forked"
+            report("fork-inherited", loop, evidence, loop, running_loop(), user_spot())
         future: Future[Any] = original(coro, loop)
         if type(future) is Future and switch.is_on:
+            future._target, future._switch = loop, switch  # type: ignore[attr-defined]
             future.__class__ = _Watched
-            future._target = loop  # type: ignore[attr-defined]
         return future
 
     return run_coroutine_threadsafe
 
 
 def _calling(original: Method, switch: Switch) -> Method:
-    def call_soon(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._thread_id is not None and running_loop() is not self and switch.is_on:
-            evidence = "call_soon() does not wake a loop that runs on another thread"
-            current = running_loop()
+    name = original.__name__
+
+    def call(self: Loop, *args: Any, **kwargs: Any) -> Any:
+        current = running_loop()
+        if current is not self and switch.is_on and self.is_running():
+            evidence = f"{name}() does not wake a loop that runs on another thread"
             report(_touch(self, self, current), self, evidence, self, current, user_spot())
         return original(self, *args, **kwargs)
 
-    return call_soon
+    return call
 
 
 _holders: IdentityMap["weakref.ref[asyncio.Task[Any]]"] = IdentityMap()

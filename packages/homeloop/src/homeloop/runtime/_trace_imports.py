@@ -6,6 +6,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 Hook = Callable[[ModuleType], None]
 
@@ -42,6 +43,9 @@ class _Watched(Loader):
     def __init__(self, loader: Loader, hook: Hook) -> None:
         self._loader, self._hook = loader, hook
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)  # who finds a module may ask for its source without loading it
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
@@ -55,14 +59,17 @@ class _Watched(Loader):
 
 def hook_modules(hooks: Mapping[str, Hook]) -> MetaPathFinder:
     """
-    Call each hook with its module: now if it is loaded, else as soon as it is.
+    Call each hook with its module: now if it is loaded, else as soon as it is, on the thread that loads it.
+
+    What was found before the finder is taken away may be loaded later, and calls its hook then.
 
     Returns:
         The finder that was put on ``sys.meta_path``.
     """
     for name, hook in hooks.items():
-        if name in sys.modules:
-            hook(sys.modules[name])
+        module = sys.modules.get(name)
+        if module is not None:  # None is there to keep a module from being imported
+            hook(module)
     finder = _Importing(hooks)
     sys.meta_path.insert(0, finder)
     return finder

@@ -31,6 +31,11 @@ def patch_generators(patches: Patches, kind: Any) -> None:
     patches.wrap(kind, "run_forever", _going_on)
 
 
+def forget_generators() -> None:
+    """Tell of no generator that ended before now."""
+    _cut_off.clear()
+
+
 def _cancelling(original: Method, switch: Switch) -> Method:
     def _cancel_all_tasks(loop: Loop) -> None:
         if not switch.is_on:
@@ -68,27 +73,32 @@ def _is_programs(task: "asyncio.Task[Any]") -> bool:
 def _ending_generators(original: Method, switch: Switch) -> Method:
     async def shutdown_asyncgens(self: Loop) -> None:
         every: list[_Generator] = list(getattr(self, "_asyncgens", ())) if switch.is_on else []
-        begun = [each for each in every if each.ag_frame is not None]  # and not at its end yet
+        begun = [each for each in every if each.ag_frame is not None and is_programs(each.ag_code.co_filename)]
         del every
         failed = sys.exc_info()[1] is not None  # whose traceback may hold them
         await original(self)
-        for each in () if failed else begun:
-            if is_programs(each.ag_code.co_filename) and _is_held(each, begun):
-                _cut_off.add((weakref.ref(each), weakref.ref(self)))
+        if begun and not failed:
+            _cut_off.update((weakref.ref(each), weakref.ref(self)) for each in _held(begun))
 
     return shutdown_asyncgens
 
 
-def _is_held(generator: _Generator, ours: list[_Generator]) -> bool:
-    """Say whether the program holds a generator; not so a context manager's, which is not gone on with."""
-    holders = [
-        each for each in gc.get_referrers(generator) if each is not ours and not isinstance(each, FrameType)
-    ]
-    for each in holders:
-        attributes = cast("dict[str, object]", each) if type(each) is dict else {}
-        if isinstance(each, _AsyncGeneratorContextManager) or attributes.get("gen") is generator:
-            return False
-    return bool(holders)
+def _held(generators: list[_Generator]) -> list[_Generator]:
+    """
+    Return the generators that the program holds; not a context manager's, which is not gone on with.
+
+    All that the interpreter keeps is looked through, once for all of them.
+    """
+    ours = {id(each): each for each in generators}
+    held, managed = set[int](), set[int]()
+    for holder in gc.get_referrers(*generators):
+        if holder is generators or holder is ours or isinstance(holder, FrameType):
+            continue
+        if type(holder) is dict:
+            managed.add(id(cast("dict[str, object]", holder).get("gen")))
+        into = managed if isinstance(holder, _AsyncGeneratorContextManager) else held
+        into.update(id(each) for each in gc.get_referents(holder) if id(each) in ours)
+    return [each for each in generators if id(each) in held - managed]
 
 
 def _going_on(original: Method, switch: Switch) -> Method:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from homeloop._provenance import LoopRecord, loop_records, moments
 from homeloop.runtime._trace_patches import Method, Patches, Switch
-from homeloop.runtime._trace_sites import Loop, is_ours, note_loop, report, user_spot
+from homeloop.runtime._trace_sites import Loop, is_ours, note_loop, ran_in_parent, report, user_spot
 
 
 def patch_loops(patches: Patches, kind: Any) -> None:
@@ -33,10 +33,10 @@ def _running(original: Method, switch: Switch) -> Method:
             original(self)
             return
         record = note_loop(self)
-        if record.ran and record.pid != os.getpid():
+        if ran_in_parent(self):
             evidence = "it ran in the parent process, which shares its selector and its sockets with this one"
             report("fork-inherited", self, evidence, self, None, user_spot())
-        record.ran, record.thread = True, threading.current_thread().name
+        record.ran_in, record.thread = os.getpid(), threading.current_thread().name
         record.began, record.ended = next(moments), None
         try:
             original(self)

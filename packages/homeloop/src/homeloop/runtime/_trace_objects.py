@@ -40,14 +40,14 @@ def constructor_hooks(patches: Patches, find_spot: FindSpot) -> dict[str, Hook]:
         patches: Keeps what is exchanged.
         find_spot: Tells the program's place.
     """
-    return {name: partial(_patch_module, patches, find_spot) for name in _CONSTRUCTORS}
+    return {name: partial(_patch_module, patches, find_spot, names) for name, names in _CONSTRUCTORS.items()}
 
 
-def _patch_module(patches: Patches, find_spot: FindSpot, module: ModuleType) -> None:
-    for name in _CONSTRUCTORS[module.__name__]:
+def _patch_module(patches: Patches, find_spot: FindSpot, names: tuple[str, ...], module: ModuleType) -> None:
+    for name in names:
         kind = getattr(module, name, None)
-        if kind is None:
-            continue
+        if not isinstance(kind, type):
+            continue  # of another version, or of a double that stands in the module's place
         patches.wrap(kind, "__init__", partial(_constructing, find_spot))
         for method in _CLOSINGS:
             if inspect.iscoroutinefunction(getattr(kind, method, None)):

@@ -18,11 +18,16 @@ class Switch:
 
 
 class Patches:
-    """Methods that were exchanged, in the order in which that was done. Not for two threads at once."""
+    """
+    Methods that were exchanged, in the order in which that was done. Not for two threads at once.
+
+    Attributes:
+        switch: On until `undo`, which leaves a new one for what is exchanged afterwards.
+    """
 
     def __init__(self) -> None:
         self._undo: list[tuple[Any, str, object, object]] = []
-        self._switch = Switch()
+        self.switch = Switch()
 
     def wrap(self, owner: Any, name: str, wrapper: Callable[[Method, Switch], Method]) -> None:
         """
@@ -37,7 +42,7 @@ class Patches:
         if original is None:
             return
         before = _own(owner, name)
-        changed = wrapper(original, self._switch)
+        changed = wrapper(original, self.switch)
         changed.__name__ = name
         changed.__wrapped__ = original  # type: ignore[attr-defined]
         try:
@@ -48,8 +53,8 @@ class Patches:
 
     def undo(self) -> None:
         """Put everything back; what somebody else has exchanged since then is left alone."""
-        self._switch.is_on = False
-        self._switch = Switch()
+        self.switch.is_on = False
+        self.switch = Switch()
         while self._undo:
             owner, name, before, changed = self._undo.pop()
             if _own(owner, name) is not changed:

@@ -179,6 +179,12 @@ def is_parents(loop: Loop) -> bool:
     return record is not None and record.pid != os.getpid()
 
 
+def ran_in_parent(loop: Loop) -> bool:
+    """Say whether a loop last ran in the process that this one was forked from, and not here."""
+    record = loop_records.get(loop)
+    return record is not None and record.ran_in not in (None, os.getpid())
+
+
 def misuse(thing: object, owner: Loop, current: Loop | None) -> str:
     """Name the fault of using something of one loop on another one."""
     record = loop_records.get(owner)
@@ -188,6 +194,6 @@ def misuse(thing: object, owner: Loop, current: Loop | None) -> str:
         return "two-live-loops"
     if isinstance(thing, LoopBound):
         return "primitive-rebind"
-    if record is not None and record.made_at is not None and not record.ran:
+    if record is not None and record.made_at is not None and record.ran_in is None:
         return "loop-captured"
     return "reuse-across-runs"

@@ -10,8 +10,11 @@ from homeloop.errors import DeadlockError
 
 T = TypeVar("T")
 
-_further: list[LoopRuntime] = []
-"""The runtimes for callers that the default one waits for, that the first of these waits for, and so on."""
+_further: dict[int, LoopRuntime] = {}
+"""
+By level: the runtime for callers that the default one waits for, for those that the first of these waits for,
+and so on. Only single steps of a dict change it, so that threads, finalizers and signal handlers may meet here.
+"""
 
 
 def run_anywhere(fn: Callable[[], Awaitable[T]], named: Callable[..., object], timeout: float | None) -> T:
@@ -25,33 +28,42 @@ def run_anywhere(fn: Callable[[], Awaitable[T]], named: Callable[..., object], t
     Raises: as `homeloop.run`, except that no thread is refused.
     """
     work = _Work(fn, named)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    asked = time.monotonic()
+    left = timeout
     level = 0
     while True:
         runtime = _runtime(level)
         if not runtime.is_current:
             try:
-                return runtime.run(work, timeout=timeout)
+                return runtime.run(work, timeout=left)
             except DeadlockError:
                 if work.begun:
                     raise
-            timeout = None if deadline is None else deadline - time.monotonic()
+            left = None if timeout is None else timeout - (time.monotonic() - asked)
         level += 1
 
 
 def close_further(timeout: float) -> None:
     """Close the further runtimes, those first that others wait for."""
     while _further:
-        _further[-1].close(timeout)
-        del _further[-1]
+        try:
+            level, runtime = _further.popitem()  # the one added last; who needs one meanwhile gets a fresh one
+        except KeyError:  # another thread closes it
+            return
+        try:
+            runtime.close(timeout)
+        except BaseException:
+            _further.setdefault(level, runtime)
+            raise
 
 
 def _runtime(level: int) -> LoopRuntime:
     if level == 0:
         return default_runtime()
-    while len(_further) < level:  # two threads at once: one too many starts nothing, and serves the next level
-        _further.append(LoopRuntime(name=f"homeloop-{len(_further) + 2}"))
-    return _further[level - 1]
+    runtime = _further.get(level)
+    if runtime is None:  # two threads at once: one too many starts nothing
+        runtime = _further.setdefault(level, LoopRuntime(name=f"homeloop-{level + 1}"))
+    return runtime
 
 
 class _Work(Generic[T]):

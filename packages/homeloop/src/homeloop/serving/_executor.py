@@ -52,14 +52,15 @@ class AsyncExecutor:
 
         Raises:
             CallTimeoutError, RuntimeClosedError, RuntimeDiedError: as `homeloop.run`.
-            TypeError: ``fn`` cannot be called, or returns nothing to await.
+            TypeError: ``fn`` cannot be called, or returns nothing to await; ``retry`` is neither a `Retry` nor
+                None.
             BaseException: What ``fn`` raises, in the last attempt, with the traceback from there.
 
         Thread: any. A running loop of the thread's stands still meanwhile.
         Cancellation: an exception raised in the waiting thread (Ctrl-C, a signal handler, an injected exception)
             cancels ``fn``, or the pause, and is raised once its clean-up has run.
         """
-        _check(fn)
+        _check(fn, retry)
         call = partial(_await, fn, args, kwargs)
         if retry is not None:
             call = partial(retry.run, call, _name(fn))
@@ -87,7 +88,7 @@ class AsyncExecutor:
             errors: What becomes of the other items when one fails: ``"first"`` cancels them and raises that
                 error, ``"all"`` tries them all and raises the failures together.
             on_progress: Called with how many items are done and how many there are, on the loop, in between:
-                it must not block.
+                it must not block, and is no async function.
             retry: As `run_async`, for each item.
 
         Returns:
@@ -100,7 +101,7 @@ class AsyncExecutor:
 
         Thread and cancellation: as `run_async`.
         """
-        _check(fn)
+        _check(fn, retry)
 
         @wraps(fn)
         async def one(item: I) -> T:
@@ -130,12 +131,14 @@ class AsyncExecutor:
         close_further(timeout)
 
 
-def _check(fn: object) -> None:
+def _check(fn: object, retry: object) -> None:
     if inspect.iscoroutine(fn):
         fn.close()  # refused: without this its RuntimeWarning would point here instead of at the caller
         raise TypeError(f"pass the function and its arguments, not a coroutine: {fn.__qualname__}, ...")
     if not callable(fn):
         raise TypeError(f"an async function is needed, got {fn!r}")
+    if retry is not None and not isinstance(retry, Retry):
+        raise TypeError(f"retry must be a Retry, or None to call once, got {retry!r}")
 
 
 def _name(fn: Callable[..., object]) -> str:

@@ -89,5 +89,6 @@ class Retry:
         return not last
 
     def _pause(self, attempt: int) -> float:
-        pause: float = min(self.max_backoff, self.backoff * 2.0 ** (attempt - 1))
+        doublings = min(attempt - 1, 1000)  # 2.0 ** 1024 is an OverflowError
+        pause: float = min(self.max_backoff, self.backoff * 2.0**doublings)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

@@ -192,6 +192,11 @@ async def most() -> int:
 
 
 @app.task
+async def forgets_await() -> object:
+    return gate.wait()
+
+
+@app.task
 async def exits() -> None:
     raise SystemExit(3)
 

@@ -1,6 +1,7 @@
 """A task that is cut off when its worker's broker goes away, and ends when it is delivered again."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from homeloop.adapters.celery import install, recommended_config
 pool: Any = os.environ["AWAY_POOL"]
 app = Celery("away", broker=os.environ["AWAY_BROKER"], backend=os.environ["SEED_BROKER"])
 app.conf.update(recommended_config(pool, "redis"))
+app.conf.broker_transport_options |= json.loads(os.environ.get("AWAY_TRANSPORT", "{}"))
 app.conf.task_default_queue = os.environ["SEED_QUEUE"]
 install(app)
 

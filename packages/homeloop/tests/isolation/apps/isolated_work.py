@@ -19,6 +19,15 @@ steps: list[str] = []  # of clean-ups, in this process
 tasks: list["asyncio.Task[Any]"] = []  # kept alive on purpose
 
 
+async def exit_in_a_task(code: int) -> None:
+    """Do as a node of a graph that leaves the program."""
+
+    async def leave() -> None:
+        sys.exit(code)
+
+    await asyncio.create_task(leave())
+
+
 async def identity(thing: object) -> object:
     await asyncio.sleep(0)
     return thing

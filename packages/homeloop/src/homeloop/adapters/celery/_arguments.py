@@ -9,7 +9,8 @@ from math import inf
 from numbers import Integral
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
+from celery.local import Proxy
 
 from homeloop.errors import ConfigurationError
 
@@ -27,11 +28,17 @@ def check_app(where: str, app: object) -> None:
 
 def check_task_function(fn: object) -> None:
     """
-    Refuse for a task's function an async generator function, and a method that does not take the task.
+    Refuse for a task's function a task, an async generator function, and a method that does not take the task.
 
     Raises:
         ConfigurationError: It is one.
     """
+    made: Any = fn if _is_task(fn) else getattr(fn, "__wrapped__", None)
+    if _is_task(made):
+        raise ConfigurationError(
+            f"{made.name} is a Celery task already, and a decorator above @app.task makes no task of what it adds",
+            "put @app.task above all other decorators",
+        )
     if inspect.isasyncgenfunction(fn):
         name = getattr(fn, "__qualname__", repr(fn))
         raise ConfigurationError(
@@ -46,6 +53,10 @@ def check_task_function(fn: object) -> None:
                 f"{fn.__qualname__} takes no argument, and bind=True hands it the task",
                 "let self be its first parameter, or leave bind out",
             ) from None
+
+
+def _is_task(fn: object) -> bool:
+    return isinstance(fn, (Proxy, Task))  # a Proxy stands for one that is made later; asked first, that stays so
 
 
 def check_number(

@@ -4,12 +4,14 @@
 # (Celery and kombu ship no types: strict mode would complain of every value that comes from them.)
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import kombu
 from celery import bootsteps
 from celery.utils.log import get_logger
+from kombu.utils.encoding import bytes_to_str
 
 from homeloop.adapters.celery._worker import is_green
 
@@ -32,6 +34,14 @@ class GiveBack(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships n
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._before: Any = None  # kombu's notes of what the last connection had delivered
+        self._lost_at: float | None = (
+            None  # seconds since the epoch, as kombu's index has them; None while it lasts
+        )
+
+    def stop(self, parent: Any) -> None:
+        """Note when the connection was lost, or was about to close."""
+        if self._lost_at is None:
+            self._lost_at = time.time()
 
     def start(self, parent: Any) -> None:
         """Give back what the connection before could not, now that there is another one."""
@@ -47,9 +57,13 @@ class GiveBack(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships n
             )
             return
         tags = [] if self._before is None else _tags(self._before) or []
+        if tags and self._lost_at is not None:
+            others = _taken_since(notes, self._lost_at)
+            tags = [tag for tag in tags if tag not in others]
         for tag in tags:
             notes.restore_by_tag(tag)  # nothing, if somebody has done so
         self._before = notes  # now: if the connection is lost in between, it is for the next one
+        self._lost_at = None
         if tags:
             logger.warning("%d messages of the connection that was lost are given back to Redis", len(tags))
 
@@ -68,32 +82,33 @@ class LookForLost(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._transport: Any = None  # kombu's, of the present connection
-        self._is_timed = False
 
     def include_if(self, parent: Any) -> bool:
         """Tell whether this worker needs it."""
         return is_green()
 
     def start(self, parent: Any) -> None:
-        """Look through this connection from now on; the first time, have the timer do so now and then."""
+        """Have the timer look through this connection now and then."""
         notes = _redis_notes(parent)
         if notes is None:
             return
         self._transport = notes.channel.connection
-        if not self._is_timed:
-            self._is_timed = True
-            seconds = self._transport.client.transport_options.get("unacked_restore_interval", _INTERVAL)
-            parent.timer.call_repeatedly(seconds if seconds > 0 else _INTERVAL, self._look)
+        # For each connection anew: Celery before 5.7 clears the timer when one is lost.
+        self._look_later(parent.timer, self._transport)
 
     def stop(self, parent: Any) -> None:
         """Look no more through this connection, which is lost or about to close."""
         self._transport = None
 
-    def _look(self) -> None:
+    def _look_later(self, timer: Any, transport: Any) -> None:
+        seconds = transport.client.transport_options.get("unacked_restore_interval", _INTERVAL)
+        timer.call_after(seconds if seconds > 0 else _INTERVAL, self._look, (timer, transport))
+
+    def _look(self, timer: Any, transport: Any) -> None:
         """Have kombu give back what is lost, as its hub would. Greenlet: one of the timer's own for each call."""
-        transport = self._transport
-        if transport is None:
+        if transport is not self._transport:
             return
+        self._look_later(timer, transport)  # first: whatever becomes of this look, there is a next one
         try:
             transport.cycle.maybe_restore_messages()
         except (*transport.connection_errors, *transport.channel_errors):
@@ -106,6 +121,18 @@ def _redis_notes(parent: Any) -> Any:
     redis: Any = sys.modules.get("kombu.transport.redis")
     notes: Any = getattr(parent.task_consumer.channel, "qos", None)
     return notes if redis is not None and isinstance(notes, redis.QoS) else None
+
+
+def _taken_since(notes: Any, moment: float) -> set[str]:
+    """Return what is noted as delivered since then, by the clocks of who noted it: others have it now."""
+    from redis import Redis  # not everybody has it
+
+    channel = notes.channel
+    with channel.conn_or_acquire() as client:  # which does not prefix the keys of this command
+        tags: Any = Redis(connection_pool=client.connection_pool).zrangebyscore(
+            channel.global_keyprefix + notes.unacked_index_key, moment, "+inf"
+        )
+    return {bytes_to_str(tag) for tag in tags}
 
 
 def _tags(notes: Any) -> list[str] | None:

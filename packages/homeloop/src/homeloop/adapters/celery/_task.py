@@ -67,6 +67,8 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery ships no types
             self.coroutine_function = self.run
             self.run = self.bridge = bridge_to(self, self.run)
             start_with_worker(self.runtime)
+        elif inspect.iscoroutinefunction(inspect.unwrap(self.run)):
+            self.run = _refusing_coroutines(self, self.run)
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
@@ -133,7 +135,7 @@ def bridge_to(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
             ran = current_body.get()
             ensure_held(task.request, None if ran is None else ran.postponed)
             try:
-                return replay()
+                return _no_coroutine(task, replay())
             except Exception as error:
                 _explain(error)
                 raise
@@ -173,7 +175,7 @@ def bridge_to(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
         else:
             ensure_held(request, body.postponed)
             do_postponed(body.postponed)
-            return value
+            return _no_coroutine(task, value)
         finally:
             body.error = None
             if handle is not None:
@@ -183,6 +185,34 @@ def bridge_to(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
     call.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
     del call.__wrapped__
     return call
+
+
+def _refusing_coroutines(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what Celery calls for a sync function that a decorator has made of an async one."""
+
+    @wraps(run)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _no_coroutine(task, run(*args, **kwargs))
+
+    call.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]  # Celery does not look behind
+    return call
+
+
+def _no_coroutine(task: Any, value: Any) -> Any:
+    """
+    Return what a task has returned.
+
+    Raises:
+        AdapterError: A coroutine, which has done nothing. It is closed.
+    """
+    if not inspect.iscoroutine(value):
+        return value
+    value.close()
+    if task.is_async:
+        remedy = "await it there: return await ..."
+    else:
+        remedy = "let the decorator below @app.task make an async def that awaits the function"
+    raise AdapterError(f"{task.name} returned a coroutine that nobody has awaited, so nothing was done; {remedy}")
 
 
 def _explain(error: BaseException) -> None:

@@ -117,6 +117,15 @@ CACHED_PROPERTIES: frozenset[str] = frozenset(
 )
 """What keeps in an object what a method returned first."""
 
+FIELDS: dict[str, str] = {
+    "attr.ib": "factory",
+    "attrs.field": "factory",
+    "dataclasses.field": "default_factory",
+    "pydantic.Field": "default_factory",
+    "pydantic.PrivateAttr": "default_factory",
+}
+"""What declares an attribute, by the argument that makes its value for each object."""
+
 SERVERS: frozenset[str] = frozenset(("fastapi.APIRouter", "fastapi.FastAPI", "fastapi.routing.APIRouter"))
 """Applications whose coroutine functions all run on the one loop of their server."""
 

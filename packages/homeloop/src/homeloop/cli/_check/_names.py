@@ -9,6 +9,7 @@ from homeloop.cli._check._source import Class, Module, Scope
 
 _MAX_HOPS = 6  # through re-exports
 _MAX_BASES = 50
+_MAX_CHAIN = 50  # dots and calls in a row; each takes three frames of the interpreter's recursion limit
 
 STATE = "<state>."
 """Precedes the name of what an application keeps in its ``state``."""
@@ -49,7 +50,8 @@ class Names:
         key = (node, scope)
         if key not in self._resolved:
             self._resolved[key] = None  # of what is defined by itself, nothing is known
-            self._resolved[key] = self._resolve(node, scope)
+            if not _is_long(node):
+                self._resolved[key] = self._resolve(node, scope)
         return self._resolved[key]
 
     def _resolve(self, node: ast.Name | ast.Attribute | ast.Lambda, scope: Scope) -> Target | None:
@@ -269,6 +271,18 @@ def _is_bound(scope: Scope) -> bool:
     return any(
         each.arg == "bind" and isinstance(each.value, ast.Constant) and each.value.value is True for each in given
     )
+
+
+def _is_long(node: ast.AST) -> bool:
+    """Say whether an expression is a chain of so many calls that nobody can tell what it stands for."""
+    for _ in range(_MAX_CHAIN):
+        if isinstance(node, ast.Attribute):
+            node = node.value
+        elif isinstance(node, ast.Call):
+            node = node.func
+        else:
+            return False
+    return True
 
 
 def _is_none(value: ast.expr | None) -> bool:

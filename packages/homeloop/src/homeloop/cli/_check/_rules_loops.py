@@ -30,7 +30,7 @@ def run_inside_loop(project: Project) -> Iterator[Finding]:
         scope: node
         for scope in project.scopes
         for node in scope.own
-        if isinstance(node, ast.Call) and (node in runs or _runs_until_complete(node))
+        if isinstance(node, ast.Call) and (node in runs or _runs_until_complete(project, node, scope))
     }
     for scope, call in starts.items():
         if scope.is_async:
@@ -40,8 +40,12 @@ def run_inside_loop(project: Project) -> Iterator[Finding]:
         yield from _on_running_loop("HL108", project, scope, call, "starts a loop", may_ask=False)
 
 
-def _runs_until_complete(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr == "run_until_complete"
+def _runs_until_complete(project: Project, call: ast.Call, scope: Scope) -> bool:
+    """Say whether a call is a loop's: our own classes' methods, and those that are awaited, only have the name."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr != "run_until_complete":
+        return False
+    is_awaited = isinstance(scope.module.parents.get(call), ast.Await)
+    return not is_awaited and not isinstance(project.called(call, scope), Scope)
 
 
 def _asks_first(scope: Scope) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from homeloop.cli._check._celery import Celery
-from homeloop.cli._check._known import CACHED_PROPERTIES, CLIENTS, CLOSINGS, PRIMITIVES, RUNS
+from homeloop.cli._check._known import CACHED_PROPERTIES, CLIENTS, CLOSINGS, FIELDS, PRIMITIVES, RUNS
 from homeloop.cli._check._names import STATE, Global, Target
 from homeloop.cli._check._project import Project
 from homeloop.cli._check._source import Class, Module, Scope
@@ -104,6 +104,19 @@ class SharedObjects:
             for node in scope.own
         )
 
+    def _by_factory(self, node: ast.expr | None, scope: Scope) -> str | None:
+        """Return what a dataclass's field makes anew for each object, if that lives on a loop."""
+        wanted = FIELDS.get(str(self._project.called(node, scope)))
+        given = node.keywords if wanted is not None and isinstance(node, ast.Call) else []
+        for keyword in given:
+            if keyword.arg == wanted:
+                target = self._project.resolve(keyword.value, scope)
+                if isinstance(target, Scope):
+                    body = target.node.body
+                    return self.made_by(body, target) if isinstance(body, ast.expr) else self._returned(target)
+                return target if isinstance(target, str) and target in CLIENTS | PRIMITIVES else None
+        return None
+
     def _keeps_nothing(self, call: ast.Call, scope: Scope) -> bool:
         """Say whether an engine keeps no connections."""
         for keyword in call.keywords:
@@ -145,8 +158,15 @@ class SharedObjects:
                 yield Shared(code, scope, node, kept, f"{name}.{attribute}", {target}, member, makers)
 
     def _attributes(self, owner: Class) -> Iterator[_Attribute]:
-        """What an object keeps: in an attribute, once a method has made it, or behind a cached property."""
+        """What an object keeps: in an attribute that it is made with or a method fills, or a cached property."""
         module = owner.scope.module
+        for name, declared in owner.names.items():
+            for node in declared:
+                what = self._by_factory(node, owner.scope)
+                if what is not None and node is not None:
+                    code = "HL109" if what in PRIMITIVES else "HL103"
+                    target = Global(module, f"{owner.qualname}.{name}")
+                    yield code, owner.scope, node, what, name, target, set[Scope]()
         for name, values in owner.attributes.items():
             for scope, value in values:
                 what = self.made_by(value, scope)
