@@ -157,7 +157,8 @@ def exhaust(driver: Driver, url: str, runtime: LoopRuntime, monitor: HealthMonit
         holders.extend(asyncio.create_task(hold(pool)) for _ in range(5))
 
     async def stop() -> None:
-        for _ in range(driver.got):  # none is cancelled while it is being opened
+        # Not sooner: redis loses a cancellation that comes while it connects, and its holder stays.
+        for _ in range(driver.got):
             await got.acquire()
         for holder in holders:
             holder.cancel()
