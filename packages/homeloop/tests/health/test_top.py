@@ -28,7 +28,7 @@ import asyncio, sys, threading
 import homeloop
 
 kept = []
-few, many = homeloop.LoopRuntime(name="few"), homeloop.LoopRuntime(name="many")
+few, many = homeloop.LoopRuntime(name="few[b]"), homeloop.LoopRuntime(name="many")
 lent = homeloop.LoopLocal(asyncio.Event, name="events")
 
 async def poll_for_ever():
@@ -117,7 +117,7 @@ def test_f5_top_shows_loops_and_looks_into_one(start_process: Start, top: Callab
     shown = terminal.see(
         f"{process.pid}  warning", "lag p99 \u25be", "  resource  events", "pending tasks", "(q)uit"
     )
-    assert "few" in shown
+    assert "few[b]" in shown
     terminal.press("t")
     terminal.see("tasks \u25be", "many", "few")
     terminal.press("n")
@@ -171,7 +171,7 @@ def test_f5_top_prints_once_where_there_is_no_terminal(
     assert "\x1b" not in told
     assert f"{process.pid}  warning" in told
     assert "lag p99" in told
-    assert "60 of poll_for_ever()" in told
+    assert "60 of poll_for_ever(); bound them with a semaphore" in told
     assert "(q)uit" not in told
     process.communicate(timeout=BOUND)
     assert main(["top", str(process.pid)]) == 2

@@ -78,7 +78,8 @@ def _show_once(screen: "Screen", pid: int, timeout: float) -> LocalProcess:
     from rich.console import Console
 
     process = _ask(pid, timeout)
-    Console(highlight=False).print(screen.render(process, None, None))
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(screen.render(process, None, None), soft_wrap=True)  # whoever reads a pipe wants whole lines
     return process
 
 
@@ -87,7 +88,7 @@ def _watch(screen: "Screen", pid: int, interval: float, timeout: float) -> Local
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     with _keys_at_once(), Live(console=console, screen=True, auto_refresh=False) as live:
         process, stacks, due = _ask(pid, timeout), None, time.monotonic() + interval
         while not screen.ended:
