@@ -1,5 +1,6 @@
 """homeloop: every asyncio object has a home loop; bring the code to the loop, never the loop to the code."""
 
+import importlib
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -9,27 +10,6 @@ from homeloop._events import Event, Instrument, add_instrument
 from homeloop._user import User, as_user, current_user
 from homeloop.batch import map_concurrent
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
-from homeloop.health import (
-    METRICS,
-    Finding,
-    HealthMonitor,
-    HealthReport,
-    HealthThresholds,
-    Incident,
-    Lag,
-    LocalProcess,
-    LoopHealth,
-    Measurement,
-    Metric,
-    ResourceHealth,
-    RuntimeHealth,
-    SizingHint,
-    Stall,
-    ask_process,
-    default_monitor,
-    local_processes,
-    measure,
-)
 from homeloop.isolation import (
     EnclosedBlock,
     IsolatedScope,
@@ -76,6 +56,27 @@ from homeloop.runtime import (
 
 if TYPE_CHECKING:
     from homeloop.diagnosis import Diagnosis, detect_cross_loop_issue, diagnose
+    from homeloop.health import (
+        METRICS,
+        Finding,
+        HealthMonitor,
+        HealthReport,
+        HealthThresholds,
+        Incident,
+        Lag,
+        LocalProcess,
+        LoopHealth,
+        Measurement,
+        Metric,
+        ResourceHealth,
+        RuntimeHealth,
+        SizingHint,
+        Stall,
+        ask_process,
+        default_monitor,
+        local_processes,
+        measure,
+    )
 
 __all__ = (
     "Affinity",
@@ -149,17 +150,41 @@ __all__ = (
     "sync",
 )
 
-_DIAGNOSIS = ("Diagnosis", "detect_cross_loop_issue", "diagnose")
+_LATER = {
+    "homeloop.diagnosis": ("Diagnosis", "detect_cross_loop_issue", "diagnose"),
+    "homeloop.health": (
+        "METRICS",
+        "Finding",
+        "HealthMonitor",
+        "HealthReport",
+        "HealthThresholds",
+        "Incident",
+        "Lag",
+        "LocalProcess",
+        "LoopHealth",
+        "Measurement",
+        "Metric",
+        "ResourceHealth",
+        "RuntimeHealth",
+        "SizingHint",
+        "Stall",
+        "ask_process",
+        "default_monitor",
+        "local_processes",
+        "measure",
+    ),
+}
+"""What is loaded when somebody first asks for it: most programs never do."""
 
 
 def __getattr__(name: str) -> object:
-    """Load the diagnosis when somebody first asks for it: most programs never do."""
-    if name not in _DIAGNOSIS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from homeloop import diagnosis
-
-    globals().update({each: getattr(diagnosis, each) for each in _DIAGNOSIS})
-    return globals()[name]
+    """Load the module of a name that is loaded late."""
+    for module, names in _LATER.items():
+        if name in names:
+            loaded = importlib.import_module(module)
+            globals().update({each: getattr(loaded, each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 _level = os.environ.get("HOMELOOP_TRACE", "").strip() or "0"
