@@ -79,7 +79,7 @@ def test_greenlets_look_for_lost_messages_on_each_connection(  # type: ignore[no
     """What a killed worker had comes back through the second connection of a worker as through the first."""
     transport = {
         "global_keyprefix": prefix, "visibility_timeout": 1, "unacked_restore_interval": 0.5,
-        "unacked_restore_throttle": 1,
+        "unacked_restore_throttle": 1, "unacked_mutex_expire": 1,  # a look that is cut off holds it so long
     }  # fmt: skip
     monkeypatch.setenv("AWAY_TRANSPORT", json.dumps(transport))
     monkeypatch.setenv("AWAY_POOL", pool)

@@ -111,8 +111,9 @@ class LookForLost(bootsteps.StartStopStep):  # type: ignore[misc]
         self._look_later(timer, transport)  # first: whatever becomes of this look, there is a next one
         try:
             transport.cycle.maybe_restore_messages()
-        except (*transport.connection_errors, *transport.channel_errors):
-            # If it is the connection, the consumer finds that out, too, and says so.
+        except (*transport.connection_errors, *transport.channel_errors, ValueError):
+            # If it is the connection, the consumer finds that out, too, and says so. redis-py raises ValueError
+            # when another greenlet closes the connection meanwhile, as the consumer then does.
             logger.debug("Redis could not be asked for lost messages; once more in a while", exc_info=True)
 
 
