@@ -150,41 +150,16 @@ __all__ = (
     "sync",
 )
 
-_LATER = {
-    "homeloop.diagnosis": ("Diagnosis", "detect_cross_loop_issue", "diagnose"),
-    "homeloop.health": (
-        "METRICS",
-        "Finding",
-        "HealthMonitor",
-        "HealthReport",
-        "HealthThresholds",
-        "Incident",
-        "Lag",
-        "LocalProcess",
-        "LoopHealth",
-        "Measurement",
-        "Metric",
-        "ResourceHealth",
-        "RuntimeHealth",
-        "SizingHint",
-        "Stall",
-        "ask_process",
-        "default_monitor",
-        "local_processes",
-        "measure",
-    ),
-}
-"""What is loaded when somebody first asks for it: most programs never do."""
+_DIAGNOSIS = ("Diagnosis", "detect_cross_loop_issue", "diagnose")
 
 
 def __getattr__(name: str) -> object:
-    """Load the module of a name that is loaded late."""
-    for module, names in _LATER.items():
-        if name in names:
-            loaded = importlib.import_module(module)
-            globals().update({each: getattr(loaded, each) for each in names})
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Load the diagnosis, or health, when somebody first asks for it: most programs never do."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module("homeloop.diagnosis" if name in _DIAGNOSIS else "homeloop.health")
+    globals()[name] = value = getattr(module, name)
+    return value
 
 
 _level = os.environ.get("HOMELOOP_TRACE", "").strip() or "0"

@@ -8,6 +8,7 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import reporting_work as reporting
 
 from homeloop import Isolation, IsolationExecutor
 from homeloop._events import IsolationEscalated, TaskSpilled
@@ -153,7 +154,7 @@ def test_scopes_blame_the_run_that_did_it(
             await scope.run(work.where)
         begun = asyncio.Event()
         async with executor.isolated("cut short", isolation=isolation) as scope:
-            cut = asyncio.ensure_future(scope.run(work.report_then_wait, on_progress=lambda *_: begun.set()))
+            cut = asyncio.ensure_future(scope.run(reporting.report_then_wait, on_progress=lambda *_: begun.set()))
             await begun.wait()
         (ended,) = await asyncio.gather(cut, return_exceptions=True)
         assert isinstance(ended, asyncio.CancelledError)

@@ -15,6 +15,7 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import reporting_work as reporting
 
 from homeloop import Isolation, IsolationExecutor
 from homeloop._events import WorkerLost
@@ -78,7 +79,7 @@ def test_what_is_under_way(go: Any, tier: Isolation) -> None:
         executor = IsolationExecutor(name="shut", max_threads=1, max_processes=1)
         begun = asyncio.Event()
         run = functools.partial(executor.run, isolation=tier)
-        runs = asyncio.ensure_future(run(work.report_then_wait, on_progress=lambda *_: begun.set()))
+        runs = asyncio.ensure_future(run(reporting.report_then_wait, on_progress=lambda *_: begun.set()))
         await begun.wait()
         waits = asyncio.ensure_future(run(work.identity, 1))
         await asyncio.sleep(0)

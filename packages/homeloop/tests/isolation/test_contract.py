@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 import isolated_work as work
 import pytest
+import reporting_work as reporting
+from waiting import until
 
 import homeloop
 from homeloop import Isolation, IsolationExecutor
@@ -333,8 +335,7 @@ def test_a_cancelled_caller(executor: IsolationExecutor, go, tier: Isolation, tm
 
     async def main() -> None:
         running = asyncio.ensure_future(executor.run(started, str(ready), str(file), isolation=tier))
-        while not ready.exists():
-            await asyncio.sleep(0.005)
+        await until(ready.exists)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -390,7 +391,7 @@ def test_a_cancelled_anyio_scope(executor: IsolationExecutor, tier: Isolation) -
 def test_sync_twin(executor: IsolationExecutor, tier: Isolation) -> None:
     """From sync code: value, progress in order, time-out."""
     got: list[object] = []
-    assert executor.run_sync(work.report_many, 3, isolation=tier, on_progress=lambda *a: got.append(a)) == 3
+    assert executor.run_sync(reporting.report_many, 3, isolation=tier, on_progress=lambda *a: got.append(a)) == 3
     assert [step[1] for step in got] == [0, 1, 2]
     with pytest.raises(CallTimeoutError):
         executor.run_sync(work.wait_for_ever, isolation=tier, timeout=0.1)

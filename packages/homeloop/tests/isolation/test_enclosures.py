@@ -14,6 +14,7 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+from waiting import until
 
 import homeloop
 from homeloop import Event, Isolation, IsolationExecutor, LoopLocal, add_instrument, enclosed
@@ -517,9 +518,7 @@ def test_threads_are_bounded_named_reused_and_end(go: Any) -> None:
             assert len({thread for _, thread in places}) <= 2
             names = [thread.name for thread in threading.enumerate() if thread.name.startswith("homeloop-few-")]
             assert 1 <= len(names) <= 2
-            async with asyncio.timeout(20):
-                while executor.statistics().tiers[Isolation.THREAD].kept:
-                    await asyncio.sleep(0.02)
+            await until(lambda: not executor.statistics().tiers[Isolation.THREAD].kept)
             assert await run(work.identity, 1) == 1
             with pytest.raises(TimeoutError, match="waited for its turn"):
                 await asyncio.gather(

@@ -11,7 +11,9 @@ from typing import Any
 
 import isolated_work as work
 import pytest
-from processes_seen import DEADLINE, appears
+import reporting_work as reporting
+from processes_seen import appears
+from waiting import DEADLINE, until
 
 from homeloop import Isolation, IsolationExecutor, LoopRuntime, bind_callback
 from homeloop.errors import CallTimeoutError
@@ -119,9 +121,9 @@ def test_callbacks_need_no_further_place(go: Any, tier: Isolation) -> None:
                 got.append(await executor.run(work.identity, 2, isolation=tier))
 
             run = functools.partial(executor.run, isolation=tier, timeout=DEADLINE / 2, on_progress=hear)
-            assert await run(work.report_many, 2) == 2
+            assert await run(reporting.report_many, 2) == 2
             stream = executor.stream(
-                work.report_and_yield, isolation=tier, timeout=DEADLINE / 2, on_progress=bind_callback(hear)
+                reporting.report_and_yield, isolation=tier, timeout=DEADLINE / 2, on_progress=bind_callback(hear)
             )
             assert [item async for item in stream] == [1, 2]
             assert got == [2, 2, 2]
@@ -149,10 +151,7 @@ def test_what_is_kept_keeps_no_context(go: Any, tier: Isolation) -> None:
 
         async def main() -> None:
             ref = await asyncio.create_task(one())
-            async with asyncio.timeout(DEADLINE / 2):
-                while ref() is not None:  # the other thread's last steps
-                    gc.collect()
-                    await asyncio.sleep(0.001)
+            await until(lambda: gc.collect() >= 0 and ref() is None)  # after the other thread's last steps
             assert executor.statistics().tiers[tier].kept == 1
 
         go(main)
@@ -166,10 +165,8 @@ def test_what_was_lent_for_long_ends_when_it_is_idle(go: Any, tier: Isolation) -
         async def main() -> None:
             async with executor.isolated("long", isolation=tier) as scope:
                 await scope.run(work.identity, 1)
-                await asyncio.sleep(0.5)  # many times as long as the watch goes on with nothing to see
-            async with asyncio.timeout(DEADLINE / 2):
-                while not executor.statistics().tiers[tier].ended:
-                    await asyncio.sleep(0.01)
+                await until(lambda: not executor._watch._is_looking)  # it has ended, with nothing to see
+            await until(lambda: executor.statistics().tiers[tier].ended)
 
         go(main)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import isolated_work as work
 import pytest
-from processes_seen import DEADLINE, appears, wait_gone
+from processes_seen import appears, wait_gone
 from redis import Redis
+from waiting import DEADLINE
 
 APPS = work.__file__.rpartition("/")[0]
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import reporting_work as reporting
 import seeded_preload
-from processes_seen import DEADLINE, appears, wait_gone
+from processes_seen import appears, wait_gone
+from waiting import DEADLINE, until
 
 from homeloop import Isolation, IsolationExecutor
 from homeloop._events import WorkerEnded, WorkerLost, WorkerStarted
@@ -61,7 +63,7 @@ def test_exit_code_and_last_progress(executor: IsolationExecutor, go: Any, heard
         with pytest.raises(
             WorkerDiedError, match=r"exit code 9; its last progress was \('parsing', 40.0, 'page 3'\)"
         ):
-            await executor.run(work.report_and_die, isolation=PROCESS, on_progress=print)
+            await executor.run(reporting.report_and_die, isolation=PROCESS, on_progress=print)
         assert await executor.run(work.identity, 1, isolation=PROCESS) == 1
         assert executor.statistics().tiers[PROCESS].died == before + 1
 
@@ -174,9 +176,7 @@ def test_a_scope_outlives_its_worker(executor: IsolationExecutor, go: Any) -> No
             assert first != second
             died = executor.statistics().tiers[PROCESS].died
             os.kill(second, signal.SIGKILL)  # between two runs
-            async with asyncio.timeout(DEADLINE):
-                while executor.statistics().tiers[PROCESS].died == died:
-                    await asyncio.sleep(0.005)
+            await until(lambda: executor.statistics().tiers[PROCESS].died != died)
             assert (await scope.run(work.where))[0] not in (first, second)
 
     go(main)
@@ -267,7 +267,7 @@ def test_values_that_cannot_cross(executor: IsolationExecutor, go: Any, monkeypa
         with pytest.raises(NotTransferableError, match="the result of isolated_work.return_lock"):
             await run(work.return_lock)
         with pytest.raises(NotTransferableError, match="a report"):
-            await run(work.report_lock, on_progress=print)
+            await run(reporting.report_lock, on_progress=print)
         number = 3
 
         async def local(factor: int) -> int:

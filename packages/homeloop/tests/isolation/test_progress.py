@@ -10,6 +10,7 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import reporting_work as reporting
 
 from homeloop import Isolation, IsolationExecutor, bind_callback, current_report
 from homeloop._events import CallAbandoned, CallbackFailed
@@ -38,7 +39,7 @@ def test_order_loop_and_context(executor: IsolationExecutor, go: Any, tier: Isol
             assert asyncio.get_running_loop() is loop
             got.append((step, percent, description, work.tenant.get(), threading.get_ident()))
 
-        assert await executor.run(work.report_many, 20, isolation=tier, on_progress=hear) == 20
+        assert await executor.run(reporting.report_many, 20, isolation=tier, on_progress=hear) == 20
 
     go(main)
     assert got == [("step", n, "going on", "caller's", threading.get_ident()) for n in range(20)]
@@ -53,13 +54,13 @@ def test_who_gets_a_report(executor: IsolationExecutor, go: Any, tier: Isolation
 
     async def main() -> None:
         run = functools.partial(executor.run, isolation=tier)
-        assert await run(work.report_many, 1) == 1
-        assert not await run(work.report_optionally)
-        assert await run(work.report_optionally, on_progress=hear)
-        assert await run(work.report_optionally, None, on_progress=hear) is False
-        assert await run(functools.partial(work.report_optionally, report=None), on_progress=hear) is False
-        await run(work.report_from_deep_inside, on_progress=hear)
-        await run(work.report_from_deep_inside)
+        assert await run(reporting.report_many, 1) == 1
+        assert not await run(reporting.report_optionally)
+        assert await run(reporting.report_optionally, on_progress=hear)
+        assert await run(reporting.report_optionally, None, on_progress=hear) is False
+        assert await run(functools.partial(reporting.report_optionally, report=None), on_progress=hear) is False
+        await run(reporting.report_from_deep_inside, on_progress=hear)
+        await run(reporting.report_from_deep_inside)
         await current_report()("nobody", 0.0)
 
     go(main)
@@ -73,10 +74,10 @@ def test_errors_of_the_callback(executor: IsolationExecutor, go: Any, heard: Any
         raise work.Refused("progress", 3)
 
     async def main() -> None:
-        assert await executor.run(work.report_many, 2, isolation=tier, on_progress=refuse) == 2
+        assert await executor.run(reporting.report_many, 2, isolation=tier, on_progress=refuse) == 2
         with pytest.raises(work.Refused) as caught:
             await executor.run(
-                work.report_many, 2, isolation=tier, on_progress=bind_callback(refuse, on_error="raise")
+                reporting.report_many, 2, isolation=tier, on_progress=bind_callback(refuse, on_error="raise")
             )
         assert caught.value.code == 3
 
@@ -91,7 +92,10 @@ def test_ten_thousand_events(executor: IsolationExecutor, tier: Isolation) -> No
 
     async def main() -> None:
         await executor.run(
-            work.report_at_once, 10_000, isolation=tier, on_progress=lambda _s, percent, _d: got.append(percent)
+            reporting.report_at_once,
+            10_000,
+            isolation=tier,
+            on_progress=lambda _s, percent, _d: got.append(percent),
         )
 
     asyncio.run(main())
@@ -108,7 +112,7 @@ def test_only_the_latest_counts(executor: IsolationExecutor, go: Any, tier: Isol
 
     async def main() -> None:
         latest = bind_callback(hear, coalesce="latest")
-        assert await executor.run(work.report_many, 2_000, isolation=tier, on_progress=latest) == 2_000
+        assert await executor.run(reporting.report_many, 2_000, isolation=tier, on_progress=latest) == 2_000
 
     go(main)
     assert got[-1] == 1_999
@@ -126,7 +130,7 @@ def test_a_callback_that_hangs(go: Any, heard: Any, tier: Isolation, coalesce: A
     async def main() -> None:
         run = functools.partial(executor.run, isolation=tier, on_progress=bind_callback(hang, coalesce=coalesce))
         with pytest.raises(CallTimeoutError) as caught:
-            await run(work.report_many, 3, timeout=0.3)
+            await run(reporting.report_many, 3, timeout=0.3)
         assert "its callback <BoundCallback" in str(caught.value)
         assert "hang()" in str(caught.value)
         assert await executor.run(work.identity, 1, isolation=tier, timeout=DEADLINE) == 1
@@ -149,11 +153,11 @@ def test_what_is_reported_need_not_have_a_text(executor: IsolationExecutor, go: 
     got: list[Any] = []
 
     async def main() -> None:
-        await executor.run(work.report_something, Unspeakable(), isolation=tier, on_progress=got.append)
+        await executor.run(reporting.report_something, Unspeakable(), isolation=tier, on_progress=got.append)
         if tier is Isolation.PROCESS:
             with pytest.raises(WorkerDiedError, match=r"its last progress was <.*ValueError"):
                 await executor.run(
-                    work.report_something, Unspeakable(), True, isolation=tier, on_progress=got.append
+                    reporting.report_something, Unspeakable(), True, isolation=tier, on_progress=got.append
                 )
 
     go(main)
@@ -195,7 +199,9 @@ def test_back_pressure(executor: IsolationExecutor, go: Any, tier: Isolation) ->
         under_way.pop()
 
     async def main() -> None:
-        await executor.run(work.report_many, 50, isolation=tier, on_progress=bind_callback(hear, on_error="raise"))
+        await executor.run(
+            reporting.report_many, 50, isolation=tier, on_progress=bind_callback(hear, on_error="raise")
+        )
 
     go(main)
 
@@ -227,13 +233,13 @@ def test_from_greenlets(script: Callable[..., Any]) -> None:
         monkey.patch_all()
         import sys
         sys.path.insert(0, {work.__file__.rpartition("/")[0]!r})
-        import gevent, isolated_work as work, homeloop
+        import gevent, reporting_work as reporting, homeloop
         from homeloop import Isolation
 
         def one(number):
             got = []
             count = homeloop.run_isolated_sync(
-                work.report_many, 5, isolation=Isolation.PROCESS, on_progress=lambda *a: got.append(a[1])
+                reporting.report_many, 5, isolation=Isolation.PROCESS, on_progress=lambda *a: got.append(a[1])
             )
             return count, got
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import isolated_work as work
 import pytest
+import reporting_work as reporting
+from waiting import until
 
 from homeloop import Isolation, IsolationExecutor, bind_callback
 from homeloop._events import CallAbandoned, CallbackFailed
@@ -47,7 +49,7 @@ def test_a_cancelled_caller_cancels_the_callback(
 
     async def main() -> None:
         ear = Ear()
-        running = asyncio.ensure_future(executor.run(work.report_many, 3, isolation=tier, on_progress=ear))
+        running = asyncio.ensure_future(executor.run(reporting.report_many, 3, isolation=tier, on_progress=ear))
         await ear.begun.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -63,7 +65,9 @@ def test_reports_that_nobody_has_heard_are_left_out(executor: IsolationExecutor,
 
     async def main() -> None:
         ear = Ear()
-        running = asyncio.ensure_future(executor.run(work.report_at_once, 50, isolation=tier, on_progress=ear))
+        running = asyncio.ensure_future(
+            executor.run(reporting.report_at_once, 50, isolation=tier, on_progress=ear)
+        )
         await ear.begun.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -87,7 +91,7 @@ def test_the_clean_up_of_the_work_is_heard(executor: IsolationExecutor, go: Any,
             await ear(step)
             begun.set()
 
-        run = executor.run(work.report_until_cancelled, isolation=tier, on_progress=hear)
+        run = executor.run(reporting.report_until_cancelled, isolation=tier, on_progress=hear)
         running = asyncio.ensure_future(run)
         await begun.wait()
         running.cancel()
@@ -103,7 +107,7 @@ def test_somebody_elses_callback_is_waited_for(executor: IsolationExecutor, go: 
 
     async def main() -> None:
         ear = Ear()
-        run = executor.run(work.report_many, 3, isolation=tier, on_progress=bind_callback(ear))
+        run = executor.run(reporting.report_many, 3, isolation=tier, on_progress=bind_callback(ear))
         running = asyncio.ensure_future(run)
         await ear.begun.wait()
         asyncio.get_running_loop().call_later(0.1, ear.may_go_on.set)
@@ -133,7 +137,9 @@ def test_what_ignores_that_is_reported(go: Any, heard: Any, tier: Isolation, bou
             ended.set()
 
         callback = bind_callback(deaf) if bound else deaf
-        running = asyncio.ensure_future(executor.run(work.report_many, 1, isolation=tier, on_progress=callback))
+        running = asyncio.ensure_future(
+            executor.run(reporting.report_many, 1, isolation=tier, on_progress=callback)
+        )
         await begun.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -159,7 +165,7 @@ def test_cancelled_when_only_the_callback_is_waited_for(
 
     async def main() -> None:
         ear = Ear()
-        fn = report_and_return if tier is not Isolation.PROCESS else work.report_many
+        fn = report_and_return if tier is not Isolation.PROCESS else reporting.report_many
         args = () if fn is report_and_return else (1,)
         running = asyncio.ensure_future(executor.run(fn, *args, isolation=tier, on_progress=ear))
         await ear.begun.wait()
@@ -179,7 +185,7 @@ def test_a_late_callback_is_cancelled(go: Any, heard: Any, tier: Isolation) -> N
     async def main() -> None:
         ear = Ear()
         with pytest.raises(CallTimeoutError, match="its callback <BoundCallback .*Ear"):
-            await executor.run(work.report_many, 3, isolation=tier, timeout=0.3, on_progress=ear)
+            await executor.run(reporting.report_many, 3, isolation=tier, timeout=0.3, on_progress=ear)
         assert ear.got == ear.ended
 
     with IsolationExecutor(name="late", max_threads=1, max_processes=1, grace=0.3) as executor:
@@ -195,7 +201,7 @@ def test_a_stream_that_is_closed_ends_its_callback(executor: IsolationExecutor, 
         ear = Ear()
 
         async def iterate() -> None:
-            stream = executor.stream(work.report_and_yield, isolation=tier, on_progress=ear)
+            stream = executor.stream(reporting.report_and_yield, isolation=tier, on_progress=ear)
             async with aclosing(stream) as items:
                 async for _ in items:
                     pass
@@ -217,9 +223,7 @@ def test_a_stream_whose_time_is_over(go: Any, tier: Isolation) -> None:
         stream = executor.stream(work.count_up, 3, isolation=tier, timeout=0.3)
         async with aclosing(stream) as items:
             assert await anext(items) == (0, "generator")
-            async with asyncio.timeout(DEADLINE):
-                while executor.statistics().tiers[tier].in_flight:
-                    await asyncio.sleep(0.01)
+            await until(lambda: not executor.statistics().tiers[tier].in_flight)
             with pytest.raises(CallTimeoutError, match="count_up's consumer"):
                 await anext(items)
 
@@ -244,7 +248,7 @@ def test_a_second_cancellation_does_not_cut_it_short(
                 await may_end.wait()
                 ear.ended.append("cleaned up")
 
-        running = asyncio.ensure_future(executor.run(work.report_many, 1, isolation=tier, on_progress=hear))
+        running = asyncio.ensure_future(executor.run(reporting.report_many, 1, isolation=tier, on_progress=hear))
         await ear.begun.wait()
         running.cancel()
         await cleaning.wait()

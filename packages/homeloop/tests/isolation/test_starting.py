@@ -14,7 +14,8 @@ from typing import Any
 import isolated_work as work
 import psutil
 import pytest
-from processes_seen import DEADLINE, appears, wait_gone
+from processes_seen import appears, wait_gone
+from waiting import DEADLINE, until
 
 from homeloop import Isolation, IsolationExecutor
 from homeloop.errors import IsolationError, NotTransferableError, WorkerDiedError, WorkerStartError
@@ -167,9 +168,7 @@ def test_a_killed_template_is_replaced() -> None:
 
 async def is_asked(executor: IsolationExecutor) -> None:
     """Wait until the template has been asked for another worker."""
-    async with asyncio.timeout(DEADLINE):
-        while (forge := executor._processes._forge) is None or not forge._asked:
-            await asyncio.sleep(0.005)
+    await until(lambda: (forge := executor._processes._forge) is not None and forge._asked)
 
 
 def test_a_template_that_is_killed_while_it_is_asked(tmp_path: Path) -> None:
@@ -213,9 +212,7 @@ def test_a_fork_that_comes_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             wait_gone(*({child.pid for child in template.children()} - {first, second}))
             died = executor.statistics().tiers[PROCESS].died
             os.kill(second, signal.SIGKILL)  # its end is its own, not that of the late one
-            async with asyncio.timeout(DEADLINE):
-                while executor.statistics().tiers[PROCESS].died == died:
-                    await asyncio.sleep(0.005)
+            await until(lambda: executor.statistics().tiers[PROCESS].died != died)
             third, _ = await run(work.where)
             assert third not in (first, second)
             assert not running.done()

@@ -16,8 +16,9 @@ from typing import Any, TypeVar, Unpack
 from homeloop.isolation._block import EnclosedBlock
 from homeloop.isolation._choice import KindStatistics
 from homeloop.isolation._enclosure import isolation_of
-from homeloop.isolation._executor import IsolatedScope, IsolationExecutor, RunOptions
+from homeloop.isolation._executor import IsolationExecutor, RunOptions
 from homeloop.isolation._progress import Report, current_report
+from homeloop.isolation._scope import IsolatedScope
 from homeloop.isolation._statistics import IsolationStatistics, TierStatistics
 from homeloop.isolation._tier import Isolation
 from homeloop.runtime import allocate_lock, forget_in_child

@@ -20,6 +20,7 @@ class Report(Protocol):
         ...
 
 
+Callback = Callable[..., object]  # gets what is reported: step, percent and description, unless fn says otherwise
 AnyReport = Callable[..., Awaitable[None]]  # what is reported is the business of those who report and hear
 
 _current: ContextVar[AnyReport | None] = ContextVar("homeloop report", default=None)
@@ -51,7 +52,7 @@ class Hearer:
     Thread: one loop's.
     """
 
-    def __init__(self, callback: Callable[..., object], on_error: Literal["report", "raise"] = "report") -> None:
+    def __init__(self, callback: Callback, on_error: Literal["report", "raise"] = "report") -> None:
         self.__module__, _, name = callable_name(callback).partition(".")
         self.__qualname__ = name.removesuffix("()")
         self.on_error: Literal["report", "raise"] = on_error
@@ -91,7 +92,7 @@ class Progress:
         TypeError: What is to be the callback cannot be called.
     """
 
-    def __init__(self, callback: Callable[..., object] | None) -> None:
+    def __init__(self, callback: Callback | None) -> None:
         self.bound: BoundCallback[...] | None = None
         self._last: tuple[Any, ...] | None = None
         self._delivery: Delivery | None = None

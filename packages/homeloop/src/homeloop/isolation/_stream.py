@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from homeloop.isolation._function import generator
-from homeloop.isolation._progress import AnyReport, Hearer, Progress, begin_reporting
+from homeloop.isolation._progress import AnyReport, Callback, Hearer, Progress, begin_reporting
 from homeloop.runtime import callable_name, outlast
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ async def stream(
     run: Callable[..., Awaitable[None]],
     fn: Callable[..., AsyncGenerator[T, None]],
     args: tuple[Any, ...],
-    on_progress: Callable[..., object] | None,
+    on_progress: Callback | None,
 ) -> AsyncGenerator[T, None]:
     """Yield what ``fn(*args)`` yields inside ``run``; it goes on only when the next item is asked for."""
     items: asyncio.Queue[tuple[T, asyncio.Future[None]] | None] = asyncio.Queue()

@@ -1,17 +1,14 @@
 """Processes as tests see them: when they are there, and when they are gone."""
 
-import asyncio
 import time
 from pathlib import Path
 
-DEADLINE = 60.0  # seconds; tells a hang from an answer
+from waiting import DEADLINE, until
 
 
 async def appears(path: Path) -> int:
     """Wait until a file is there; return the number in it."""
-    async with asyncio.timeout(DEADLINE):
-        while not path.exists():
-            await asyncio.sleep(0.005)
+    await until(path.exists)
     return int(path.read_text())
 
 
