@@ -44,12 +44,6 @@ class Watchdog:
         self._thread.join()  # it is past its last statement
         return True
 
-    @property
-    def ident(self) -> int | None:
-        """The thread's number."""
-        ident: int | None = self._thread.ident
-        return ident
-
     def _main(self) -> None:
         try:
             pause = 0.0

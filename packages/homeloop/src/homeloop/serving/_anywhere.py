@@ -72,10 +72,15 @@ class _Work(Generic[T]):
     def __init__(self, fn: Callable[[], Awaitable[T]], named: Callable[..., object]) -> None:
         self._fn = fn
         self.begun = False
-        while isinstance(named, partial):
-            named = cast("Callable[..., object]", named.func)
-        update_wrapper(self, named, updated=())
+        update_wrapper(self, plain(named), updated=())
 
     async def __call__(self) -> T:
         self.begun = True
         return await self._fn()
+
+
+def plain(fn: Callable[..., object]) -> Callable[..., object]:
+    """Take a function out of the partials around it, which have no name."""
+    while isinstance(fn, partial):
+        fn = cast("Callable[..., object]", fn.func)
+    return fn

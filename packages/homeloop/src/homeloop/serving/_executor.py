@@ -3,10 +3,10 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial, wraps
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from homeloop import map_concurrent
-from homeloop.serving._anywhere import close_further, run_anywhere
+from homeloop.serving._anywhere import close_further, plain, run_anywhere
 from homeloop.serving._retry import Retry
 
 T = TypeVar("T")
@@ -142,9 +142,8 @@ def _check(fn: object, retry: object) -> None:
 
 
 def _name(fn: Callable[..., object]) -> str:
-    while isinstance(fn, partial):
-        fn = cast("Callable[..., object]", fn.func)
-    return getattr(fn, "__qualname__", type(fn).__qualname__)
+    named = plain(fn)
+    return getattr(named, "__qualname__", type(named).__qualname__)
 
 
 async def _await(fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:

@@ -27,51 +27,48 @@ def shared_objects(project: Project) -> Iterator[Finding]:
     for shared in objects.all():
         users = uses.of(shared)
         stale = [run for run in users if not _is_fresh(shared, uses.reach[run.call], objects)]
-        if stale:
-            yield from _judged(shared, stale, uses, entries)
+        if stale and (finding := _judged(shared, stale, uses, entries)) is not None:
+            yield finding
 
 
-def _judged(shared: Shared, stale: list[Run], uses: "_Uses", entries: Entries) -> Iterator[Finding]:
+def _judged(shared: Shared, stale: list[Run], uses: "_Uses", entries: Entries) -> Finding | None:
     reached = [(run, entry) for run in stale if (entry := entries.of(run.scope)) is not None]
     for run, entry in reached:
         if entries.is_task(entry.scope):
-            yield _run_in_task(shared, run, entry)
-            return
-    thing = f"{shared.what} `{shared.name}` {_HOW[shared.code]}, but every call"
-    for run, entry in reached:
-        yield found(
-            shared.code,
-            shared.scope,
-            shared.made,
-            f"{thing} of the {entry} uses it on a loop of its own",
+            return _run_in_task(shared, run, entry)
+    if reached:
+        run, entry = reached[0]
+        return _blamed(
+            shared,
+            f"every call of the {entry} uses it on a loop of its own",
             (run.scope, run.call, "a loop is started here"),
             (entry.scope, entry.scope.node, f"in each call of this {entry.kind}"),
         )
-        return
     server = uses.hosted(shared)
     beside = next((run for run in stale if _is_beside_a_server(run, entries)), None)
     if server is not None and beside is not None:
-        yield found(
-            shared.code,
-            shared.scope,
-            shared.made,
-            f"{shared.what} `{shared.name}` {_HOW[shared.code]}, but a server's loop and a thread's use it both",
+        return _blamed(
+            shared,
+            "a server's loop and a thread's use it both",
             (beside.scope, beside.call, "the thread's is started here"),
             (server, server.node, "this runs on the server's"),
         )
-        return
     others = [run for run in uses.of(shared) if run not in stale]
     times = entries.times(stale + others)
     tests = [run for run in stale if _is_test(run.scope)]
     if times >= _MANY or len(tests) >= _MANY:
         run = (tests or stale)[-1]
-        yield found(
-            shared.code,
-            shared.scope,
-            shared.made,
-            f"{shared.what} `{shared.name}` {_HOW[shared.code]}, but several loops use it, one after the other",
+        return _blamed(
+            shared,
+            "several loops use it, one after the other",
             (run.scope, run.call, "a loop is started here, and ended"),
         )
+    return None
+
+
+def _blamed(shared: Shared, why: str, *related: tuple[Scope, ast.AST, str]) -> Finding:
+    message = f"{shared.what} `{shared.name}` {_HOW[shared.code]}, but {why}"
+    return found(shared.code, shared.scope, shared.made, message, *related)
 
 
 def _is_beside_a_server(run: Run, entries: Entries) -> bool:
