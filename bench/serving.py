@@ -14,6 +14,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -219,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each peer in each round")
     parser.add_argument("--json", help="also write the figures there")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would outlast it
     print(
         versions("homeloop", "fastapi", "uvicorn", "mlflow-skinny", "httpx", "anyio", "asgiref", "nest-asyncio2")
     )
