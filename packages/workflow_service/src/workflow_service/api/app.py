@@ -65,7 +65,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _reaping(services: ApiServices) -> AsyncIterator[None]:
     interval = services.settings.reap_interval
     reaper = asyncio.create_task(
-        reap_forever(runs=services.runs, queue=services.queue, interval=interval), name="reaper"
+        reap_forever(runs=services.runs, queue=services.queue, workflows=services.workflows, interval=interval),
+        name="reaper",
     )
     try:
         yield

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, Workflow
+from workflow_service.ports import DocumentStore, JobQueue, Perform, RunFeed, RunStore, Workflow
 from workflow_service.settings import Settings
 
 
@@ -27,3 +27,6 @@ class WorkerServices:
 
     runs: RunStore
     workflows: Mapping[str, Workflow]
+    feed: RunFeed
+    """Wakes for runs of this worker that are to end."""
+    perform: Perform
