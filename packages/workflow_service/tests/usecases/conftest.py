@@ -31,12 +31,14 @@ class ScriptedWorkflow:
         self._body = body
         self.forgotten: list[UUID] = []
         self.can_forget = True
+        self.context: RunContext | None = None
 
     def check(self, input_data: Mapping[str, Any]) -> None:
         if input_data.get("bad"):
             raise InvalidInputError("input_data.bad must not be set")
 
     async def run(self, context: RunContext) -> Any:
+        self.context = context
         return await self._body(context.report)
 
     async def forget(self, run_id: UUID) -> None:
