@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
@@ -83,8 +84,8 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
     )
 
     @asynccontextmanager
-    async def checkpointer() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with pools() as pool, saver_on(pool) as saver:
+    async def checkpointer(run_id: UUID) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with pools() as pool, saver_on(pool, run_id) as saver:
             yield saver
 
     parser = DocumentParser(

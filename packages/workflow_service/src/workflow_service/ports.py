@@ -257,6 +257,10 @@ class StoreUnavailableError(ServiceError):
     """The database did not answer; the same request may succeed later."""
 
 
+class DatabaseRightsError(ServiceError):
+    """The role that the service connects as has too few rights, or so many that no policy binds it."""
+
+
 class SchemaTooNewError(ServiceError):
     """The database was migrated by a newer release than this one."""
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-from workflow_service.gateways.postgres.connection import Connect, Connection, open_session
+from workflow_service.gateways.postgres.connection import Connect, Connection, open_connection
 from workflow_service.ports import SchemaTooNewError
 
 _LOCK = 7_094_823_517_160_042  # any number will do, as long as nothing else in this database takes the same one
@@ -38,7 +38,7 @@ async def migrate(connect: Connect) -> int:
         SchemaTooNewError: The database is ahead of this release. Nothing was changed.
         StoreUnavailableError: The database could not be reached. Nothing was changed.
     """
-    async with open_session(connect) as connection, connection.transaction():
+    async with open_connection(connect) as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         current = await _current_version(connection)
         _refuse_newer(current)
@@ -57,7 +57,7 @@ async def migrate(connect: Connect) -> int:
 
 async def is_migrated(connect: Connect) -> bool:
     """Return whether the schema has exactly the version this release needs."""
-    async with open_session(connect) as connection:
+    async with open_connection(connect) as connection:
         return await _current_version(connection) == _newest_version()
 
 
