@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     """Redis, RabbitMQ, or ``safefs://<folder>``: the file broker that ``workflow-service up`` uses by default."""
 
     api_keys: Annotated[dict[str, SecretStr], Field(default_factory=dict)]
-    """User name to key, as JSON: ``{"alice": "a long random string"}``. Beside those that ``keys create`` makes."""
+    """User name to key, as JSON: ``{"alice": "a long random string"}``. Others: ``keys create``."""
 
     jwt_algorithm: JwtAlgorithm | None = None
     """The one algorithm that tokens may be signed with. Unset, no token is accepted."""

@@ -323,7 +323,7 @@ def test_a_worker_frozen_while_it_writes_a_checkpoint_gives_its_locks_free(home:
 
     async def main() -> None:
         async with running(home) as (_, server), connected(server) as other:
-            await migrate(lambda: connected(server))
+            await migrate(server.url)
             with pytest.raises(StoreUnavailableError):  # noqa: PT012  one block is one statement
                 async with (
                     open_checkpoint_pool(server.url, 1, 0.3) as pool,

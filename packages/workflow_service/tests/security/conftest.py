@@ -40,8 +40,7 @@ async def _execute(url: str, *statements: str) -> None:
 
 
 async def _migrate(url: str) -> None:
-    async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
-        await migrate(pool.acquire)
+    await migrate(url)
     async with open_checkpoint_pool(url, 1, 30.0):
         pass  # LangGraph's tables are made by who may make tables
 

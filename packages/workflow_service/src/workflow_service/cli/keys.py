@@ -33,7 +33,7 @@ _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=
 _LONGEST = timedelta(days=3650)
 
 
-class _Lifetime(click.ParamType):
+class _Lifetime(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
@@ -63,7 +63,7 @@ def keys() -> None:
 def create(home: Path, user: str, label: str, expires_in: timedelta | None) -> None:
     """Make a key for USER and print it, for the only time.
 
-    The key alone goes to standard output. The database keeps a digest of it, from which nobody makes the key again.
+    The key alone goes to standard output. The database keeps a digest, from which nobody makes the key again.
     """
     if not is_user_id(user):
         raise click.BadParameter("1 to 255 characters, none of control, no space around", param_hint="USER")
@@ -110,13 +110,13 @@ def revoke(home: Path, prefix: str) -> None:
 
 
 def _on_store(home: Path, view: View, use: Callable[[PostgresApiKeyStore], Awaitable[T]]) -> T:
-    async def main() -> T:
-        url = os.environ.get("DATABASE_URL") or Connection.of(home.expanduser().resolve()).database_url
+    async def main(url: str) -> T:
         await check_database(url)
         return await use(PostgresApiKeyStore(lambda: _connection(url)))
 
     try:
-        return asyncio.run(main())
+        url = os.environ.get("DATABASE_URL") or Connection.of(home.expanduser().resolve()).database_url
+        return asyncio.run(main(url))
     except (UnusableServerError, DatabaseRightsError, StoreUnavailableError) as error:
         view.error(LocalError(str(error)))
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
