@@ -12,6 +12,14 @@ import httpx
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_ALSO_RESERVED = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "100::/64", "3fff::/20", "5f00::/16"),
+    )
+)
+"""Not public by IANA's registries; the tables of some Pythons that we support do not know it."""
+
 _CONNECT_TIMEOUT = 5.0  # seconds, for a request that brings no bound of its own
 
 
@@ -87,7 +95,8 @@ def _unwrap(address: Address) -> Address:
 def _is_public(address: Address) -> bool:
     inner = _unwrap(address)
     is_site_local = isinstance(inner, ipaddress.IPv6Address) and inner.is_site_local
-    return inner.is_global and not (inner.is_multicast or inner.is_reserved or is_site_local)
+    is_reserved = inner.is_reserved or is_site_local or any(inner in network for network in _ALSO_RESERVED)
+    return inner.is_global and not (inner.is_multicast or is_reserved)
 
 
 async def _look_up(host: str, port: int) -> list[Address]:
