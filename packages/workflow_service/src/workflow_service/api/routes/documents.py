@@ -42,7 +42,7 @@ async def get_document(document_id: UUID, user_id: User, services: Services) -> 
     return DocumentView.of(document)
 
 
-@router.get("/samples", responses=problems())
+@router.get("/samples")
 async def samples(_user_id: User, services: Services) -> SampleList:
     """List the contracts that ship with the service."""
     found = await list_samples(services.settings.samples)

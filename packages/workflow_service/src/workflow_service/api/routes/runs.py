@@ -35,7 +35,7 @@ LastEventId = Annotated[
 _logger = logging.getLogger(__name__)
 
 
-@router.get("", responses=problems())
+@router.get("")
 async def list_runs(
     user_id: User,
     services: Services,

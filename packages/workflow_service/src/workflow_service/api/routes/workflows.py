@@ -25,7 +25,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.get("", responses=problems())
+@router.get("")
 async def workflows(_user_id: User, services: Services) -> WorkflowList:
     """List the workflows."""
     by_name = sorted(services.workflows.values(), key=lambda workflow: workflow.name)

@@ -26,7 +26,13 @@ from workflow_service.domain.run import (
     Standing,
 )
 from workflow_service.gateways.postgres import run_statements as sql
-from workflow_service.gateways.postgres.connection import Connect, Connection, encode_json, open_session
+from workflow_service.gateways.postgres.connection import (
+    Connect,
+    Connection,
+    encode_json,
+    open_service_session,
+    open_session,
+)
 from workflow_service.ports import ClaimLostError, IdempotencyConflictError, RunStateError
 
 CHANNEL = "workflow_run"
@@ -84,7 +90,7 @@ class PostgresRunStore:
             IdempotencyConflictError: The key was used for a different request. Nothing was written.
         """
         digest = _request_hash(new)
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, new.user_id) as connection:
             row = await connection.fetchrow(
                 sql.CREATE,
                 new.user_id,
@@ -109,13 +115,13 @@ class PostgresRunStore:
 
     async def get(self, user_id: str, run_id: UUID) -> Run | None:
         """Return the user's run; None if there is none or it is another user's."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(sql.GET, run_id, user_id)
         return None if row is None else _run(row)
 
     async def result(self, user_id: str, run_id: UUID) -> bytes | None:
         """Return what the user's run returned, as JSON text in UTF-8; None if there is no such result."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             text: bytes | None = await connection.fetchval(sql.RESULT, run_id, user_id)
         return text
 
@@ -132,7 +138,7 @@ class PostgresRunStore:
 
         Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
         """
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(
                 sql.LIST_RECENT, user_id, limit, before, [*statuses] or None, workflow_name
             )
@@ -140,7 +146,7 @@ class PostgresRunStore:
 
     async def events(self, user_id: str, run_id: UUID, after: int = 0) -> Sequence[RunEvent]:
         """Return the events of the user's run with ``seq > after``, in order."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(sql.EVENTS, run_id, user_id, after)
         return [RunEvent(run_id, row["seq"], EventKind(row["kind"]), row["data"], row["at"]) for row in rows]
 
@@ -150,7 +156,7 @@ class PostgresRunStore:
         Returns None when there is nothing to do: finished, unknown, pausing before another attempt, leased to a
         living worker, or lost so often that the next requeue_lost will give it up.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_service_session(self._connect) as connection:
             row = await connection.fetchrow(sql.CLAIM, run_id, worker_id, lease, self._max_losses)
             if row is None:
                 return None
@@ -160,7 +166,7 @@ class PostgresRunStore:
 
     async def renew(self, claim: Claim, lease: float) -> Standing:
         """Extend the lease, and say whether the run is to end; a claim that is not held must be let go."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, claim.run.user_id) as connection:
             row = await connection.fetchrow(sql.RENEW, claim.run.id, claim.run.attempt, lease)
         if row is None:
             return Standing(is_held=False)
@@ -172,7 +178,7 @@ class PostgresRunStore:
         Raises:
             ClaimLostError: Another worker has claimed the run since. Nothing was written.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             held = await _hold(connection, claim)
             if await connection.fetchval(sql.HAS_STEP, claim.run.id, progress.step):
                 return False
@@ -200,7 +206,7 @@ class PostgresRunStore:
 
         Raises ClaimLostError.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             held = await _hold(connection, claim)
             if held["status"] == RunStatus.CANCELLING:
                 await self._cancel(connection, claim.run.id, CancelMode(held["cancel_mode"]))
@@ -210,7 +216,7 @@ class PostgresRunStore:
 
     async def cancel(self, claim: Claim) -> None:
         """End a run as cancelled, in the mode that was asked for. Raises ClaimLostError."""
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             held = await _hold(connection, claim)
             await self._cancel(connection, claim.run.id, _mode(held["cancel_mode"]) or CancelMode.INTERRUPT)
 
@@ -221,7 +227,7 @@ class PostgresRunStore:
         being cancelled ends. Raises ClaimLostError.
         """
         run_id = claim.run.id
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             held = await _hold(connection, claim)
             if held["status"] == RunStatus.CANCELLING:
                 await self._cancel(connection, run_id, CancelMode(held["cancel_mode"]))
@@ -247,7 +253,7 @@ class PostgresRunStore:
             "type": "WorkerLost",
             "message": f"{self._max_losses} attempts in a row were lost with this run; it waits for a person",
         }
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_service_session(self._connect) as connection:
             lost = await connection.fetch(
                 sql.REQUEUE_LOST, limit, self._max_losses, encode_json(error), self._keep_for
             )
@@ -271,7 +277,7 @@ class PostgresRunStore:
         Raises:
             RunStateError: The run has ended. Nothing was changed.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, user_id) as connection:
             run = await _lock(connection, user_id, run_id)
             if run is None:
                 return None
@@ -294,7 +300,7 @@ class PostgresRunStore:
         Raises:
             RunStateError: The run has not ended, has succeeded, or nothing is kept of it. Nothing was changed.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, user_id) as connection:
             run = await _lock(connection, user_id, run_id)
             if run is None:
                 return None
@@ -311,7 +317,7 @@ class PostgresRunStore:
         Raises:
             RunStateError: The run has not ended. Nothing was changed.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, user_id) as connection:
             run = await _lock(connection, user_id, run_id)
             if run is None:
                 return None
@@ -325,7 +331,7 @@ class PostgresRunStore:
         Raises:
             RunStateError: The run has not ended. Nothing was changed.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, user_id) as connection:
             run = await _lock(connection, user_id, run_id)
             if run is None:
                 return False
@@ -339,18 +345,18 @@ class PostgresRunStore:
 
         The same run is returned again after a minute unless mark_forgotten names it: its taker may have died.
         """
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             rows = await connection.fetch(sql.TAKE_FORGETTABLE, limit)
         return [_run(row) for row in rows]
 
     async def mark_forgotten(self, run_ids: Sequence[UUID]) -> None:
         """Note that nothing is kept of these runs any more."""
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             await connection.execute(sql.MARK_FORGOTTEN, run_ids)
 
     async def mark_unsent(self, run_ids: Sequence[UUID]) -> None:
         """Note that the broker did not take these queued runs: the next requeue_lost returns them again."""
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             await connection.execute(sql.MARK_UNSENT, run_ids)
 
     async def _end_claim(
@@ -364,7 +370,7 @@ class PostgresRunStore:
     ) -> None:
         # On a thread: a large result takes long, and the lease is to be renewed meanwhile.
         text = await asyncio.to_thread(encode_json, value)
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, text, *parameters)
             if seq is None:
                 raise _claim_lost(claim)
