@@ -151,18 +151,19 @@ async def _run_apart(
 
 
 @cache
-def _workflows_here() -> Mapping[str, Workflow]:
-    """The workflows of a process that works for a worker: built anew there, from the same environment."""
-    settings = Settings.from_environment()
-    return _workflows(settings, _connect(settings))
+def _services_elsewhere() -> WorkerServices:
+    """The services of a process that works for a worker: built anew there, from the same environment."""
+    return worker_services(Settings.from_environment())
 
 
 async def _run_elsewhere(
     run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
 ) -> JsonObject:
     """Run a workflow in a process of its own."""
-    workflows = _workflows_here()
-    return await perform_elsewhere(run_id, user_id, workflow_name, input_data, report, workflows=workflows)
+    services = _services_elsewhere()
+    return await perform_elsewhere(
+        run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
+    )
 
 
 def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:
