@@ -141,6 +141,8 @@ async def _run_apart(
             fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
         )
     except CallTimeoutError as error:
+        if timeout is None:  # of something that the workflow itself has called
+            raise
         raise RunTimeoutError(
             f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
         ) from error
