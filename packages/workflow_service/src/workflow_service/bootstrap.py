@@ -10,6 +10,7 @@ from homeloop import LoopLocal
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
@@ -19,6 +20,8 @@ from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
+from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
+from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.ports import StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.services import ApiServices, WorkerServices
@@ -41,6 +44,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
+    resources = _resources(settings, connect)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -56,7 +60,10 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             feed=feed,
             queue=queue,
             workflows=_workflows(settings, connect),
-            catalog=RegisteredServices(service_registry, _resources(settings)),
+            catalog=RegisteredServices(service_registry, resources),
+            webhooks=PostgresWebhookStore(connect),
+            webhook_sender=_webhook_sender(settings, resources),
+            answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
         )
@@ -65,7 +72,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    set_current_resources(_resources(settings))  # for code that opens services by itself
+    set_current_resources(_resources(settings, connect))  # for code that opens services by itself
     return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
 
 
@@ -84,8 +91,13 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings) -> ServiceResources:
-    return ServiceResources(settings)
+def _resources(settings: Settings, connect: Connect) -> ServiceResources:
+    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
+
+
+def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
 
 
 def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:

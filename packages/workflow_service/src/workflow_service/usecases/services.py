@@ -3,7 +3,17 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, ServiceCatalog, Workflow
+from workflow_service.ports import (
+    AnswerCache,
+    DocumentStore,
+    JobQueue,
+    RunFeed,
+    RunStore,
+    ServiceCatalog,
+    WebhookSender,
+    WebhookStore,
+    Workflow,
+)
 from workflow_service.settings import Settings
 
 
@@ -17,6 +27,9 @@ class ApiServices:
     queue: JobQueue
     workflows: Mapping[str, Workflow]
     catalog: ServiceCatalog
+    webhooks: WebhookStore
+    webhook_sender: WebhookSender
+    answers: AnswerCache
     settings: Settings
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     """Asks each part the service depends on whether it can be used now; never raises for one that cannot."""
