@@ -215,6 +215,25 @@ class ServiceCatalog(Protocol):
         ...
 
 
+class ApiKeyStore(Protocol):
+    """Keys that were made for users."""
+
+    async def user_of(self, prefix: str, secret: str) -> str | None:
+        """Return whose key this is; None if there is none, or it is revoked, expired, or of another secret.
+
+        How long it takes tells nothing of the secret that is kept.
+        """
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Tokens that somebody else issues."""
+
+    def user_of(self, token: str) -> str | None:
+        """Return the user of a valid token; None for any other text."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
     """An answer of an external service that was kept; ``age`` is in seconds, by the store's clock."""
@@ -340,6 +359,14 @@ class TooLargeError(ServiceError):
 
 class StoreUnavailableError(ServiceError):
     """The database did not answer; the same request may succeed later."""
+
+
+class InvalidSettingError(ServiceError):
+    """A setting, or the file that it names, has no sense; the message says which and what to do."""
+
+
+class DatabaseRightsError(ServiceError):
+    """The role that the service connects as has too few rights, or so many that no policy binds it."""
 
 
 class SchemaTooNewError(ServiceError):

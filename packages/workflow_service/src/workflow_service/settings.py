@@ -1,10 +1,26 @@
 """Settings, read from the environment. Nothing else in the service reads it."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+JwtAlgorithm: TypeAlias = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
 
 
 class ServiceSettings(BaseModel):
@@ -92,7 +108,28 @@ class Settings(ExternalSettings):
     """Redis, RabbitMQ, or ``safefs://<folder>``: the file broker that ``workflow-service up`` uses by default."""
 
     api_keys: Annotated[dict[str, SecretStr], Field(default_factory=dict)]
-    """User name to key, as JSON: ``{"alice": "a long random string"}``."""
+    """User name to key, as JSON: ``{"alice": "a long random string"}``. Others: ``keys create``."""
+
+    jwt_algorithm: JwtAlgorithm | None = None
+    """The one algorithm that tokens may be signed with. Unset, no token is accepted."""
+
+    jwt_issuer: Annotated[str | None, Field(min_length=1)] = None
+    """The ``iss`` that tokens must have."""
+
+    jwt_audience: Annotated[str | None, Field(min_length=1)] = None
+    """What must be among a token's ``aud``."""
+
+    jwt_secret: SecretStr | None = None
+    """For HS256, HS384, HS512: the secret that is shared with the issuer, at least as long as the hash."""
+
+    jwt_public_key_file: Path | None = None
+    """For the other algorithms: the issuer's public key, PEM."""
+
+    jwt_jwks_file: Path | None = None
+    """Or the issuer's keys as a JSON Web Key Set; read again when the file changes."""
+
+    jwt_leeway: Annotated[float, Field(ge=0, le=300)] = 30.0
+    """By how much the issuer's clock may differ."""
 
     database_pool_size: Annotated[int, Field(ge=1, le=100)] = 5
     """Connections a process may open for queries."""
@@ -116,3 +153,30 @@ class Settings(ExternalSettings):
 
     samples: Path = Path(__file__).parent / "samples"
     """The contracts that ship with the service."""
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        keys = {
+            "WORKFLOW_JWT_SECRET": self.jwt_secret,
+            "WORKFLOW_JWT_PUBLIC_KEY_FILE": self.jwt_public_key_file,
+            "WORKFLOW_JWT_JWKS_FILE": self.jwt_jwks_file,
+        }
+        given = [name for name, value in keys.items() if value is not None]
+        if self.jwt_algorithm is None:
+            if given or self.jwt_issuer or self.jwt_audience:
+                raise ValueError("for tokens, set WORKFLOW_JWT_ALGORITHM, for example to RS256")
+            return self
+        for name, value in (
+            ("WORKFLOW_JWT_ISSUER", self.jwt_issuer),
+            ("WORKFLOW_JWT_AUDIENCE", self.jwt_audience),
+        ):
+            if value is None:
+                raise ValueError(f"set {name} too: a token of another issuer or for another service is no proof")
+        is_shared = self.jwt_algorithm.startswith("HS")
+        fitting = ["WORKFLOW_JWT_SECRET"] if is_shared else list(keys)[1:]
+        if len(given) != 1 or given[0] not in fitting:
+            raise ValueError(f"for {self.jwt_algorithm}, set one of {', '.join(fitting)}; set: {', '.join(given)}")
+        shortest = int(self.jwt_algorithm[2:]) // 8 if is_shared else 0
+        if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < shortest:
+            raise ValueError(f"WORKFLOW_JWT_SECRET must have at least {shortest} bytes for {self.jwt_algorithm}")
+        return self

@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(Failures),
-            Middleware(Authentication, api_keys=chosen.api_keys),
+            Middleware(Authentication),
             Middleware(BodyLimit, upload_path=f"{PREFIX}/documents", max_upload_bytes=chosen.max_upload_bytes),
         ],
     )

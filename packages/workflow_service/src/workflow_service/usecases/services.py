@@ -15,6 +15,7 @@ from workflow_service.ports import (
     Workflow,
 )
 from workflow_service.settings import Settings
+from workflow_service.usecases.identification import Identification
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class ApiServices:
     feed: RunFeed
     queue: JobQueue
     workflows: Mapping[str, Workflow]
+    identification: Identification
     catalog: ServiceCatalog
     webhooks: WebhookStore
     webhook_sender: WebhookSender

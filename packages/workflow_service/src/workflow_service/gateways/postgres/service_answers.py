@@ -3,7 +3,12 @@
 import asyncio
 from typing import Any
 
-from workflow_service.gateways.postgres.connection import Connect, encode_json, open_session
+from workflow_service.gateways.postgres.connection import (
+    Connect,
+    encode_json,
+    open_service_session,
+    open_session,
+)
 from workflow_service.ports import KeptAnswer
 
 _MAX_CHARACTERS = 1024 * 1024
@@ -23,7 +28,7 @@ class PostgresAnswerCache:
 
     async def find(self, user_id: str, key: bytes, max_age: float) -> KeptAnswer | None:
         """Return the user's answer under ``key`` if it is at most ``max_age`` seconds old."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_FIND, user_id, key, max_age)
         return None if row is None else KeptAnswer(row["data"], row["age"])
 
@@ -39,13 +44,13 @@ class PostgresAnswerCache:
             raise ValueError(
                 f"the answer has {len(text)} characters, more than the {_MAX_CHARACTERS} that are kept"
             )
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, user_id) as connection:
             await connection.execute(_KEEP, user_id, key, service, text, ttl)
             await connection.execute(_MAKE_PLACE, user_id, self._max_entries)
 
     async def prune(self) -> int:
         """Remove answers that nobody may use any more, of all users; return how many those were."""
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             return len(await connection.fetch(_PRUNE, _PRUNED))
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from workflow_service.domain.webhook import Delivery, DeliveryStatus, DueDelivery, Outcome
-from workflow_service.gateways.postgres.connection import Connect, open_session
+from workflow_service.gateways.postgres.connection import Connect, open_service_session, open_session
 
 
 class PostgresWebhookStore:
@@ -23,7 +23,7 @@ class PostgresWebhookStore:
 
         Deliveries another process is looking at are skipped, so any number of processes may call this.
         """
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             rows = await connection.fetch(_TAKE_DUE, limit, per_user, list(busy), lease)
         return [
             DueDelivery(row["id"], row["user_id"], row["url"], row["body"].encode(), row["attempts"])
@@ -38,7 +38,7 @@ class PostgresWebhookStore:
         status = DeliveryStatus.PENDING
         if pause is None:
             status = DeliveryStatus.DELIVERED if outcome.error is None else DeliveryStatus.FAILED
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, delivery.user_id) as connection:
             await connection.execute(
                 _RECORD, delivery.id, delivery.attempt, status.value, pause, outcome.status, outcome.error
             )
@@ -52,13 +52,13 @@ class PostgresWebhookStore:
         status: DeliveryStatus | None = None,
     ) -> Sequence[Delivery]:
         """Return the user's deliveries, newest first, from the one after ``before`` (an id: the cursor)."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(_LIST_RECENT, user_id, limit, before, run_id, status and status.value)
         return [_delivery(row) for row in rows]
 
     async def send_again(self, user_id: str, delivery_id: UUID) -> Delivery | None:
         """Make the user's delivery due now; None if there is none. One that has ended begins anew."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_SEND_AGAIN, delivery_id, user_id)
         return None if row is None else _delivery(row)
 

@@ -11,3 +11,9 @@ CREATE TABLE workflow.service_answers (
 
 CREATE INDEX service_answers_by_age ON workflow.service_answers (user_id, stored_at DESC);
 CREATE INDEX service_answers_by_expiry ON workflow.service_answers (expires_at);
+
+-- Whoever removes what has expired sees that, and nothing else.
+CREATE POLICY of_service ON workflow.service_answers
+    USING ((SELECT workflow.scope()) = 'service' AND expires_at < clock_timestamp());
+
+SELECT workflow.protect();

@@ -50,3 +50,9 @@ $$;
 CREATE TRIGGER webhook_of_ending AFTER INSERT ON workflow.run_events
 FOR EACH ROW WHEN (NEW.kind IN ('succeeded', 'failed', 'cancelled', 'dead'))
 EXECUTE FUNCTION workflow.queue_webhook();
+
+-- Whoever looks for what is due sees what is to be sent; the outcome is written as the user whose it is.
+CREATE POLICY of_service ON workflow.webhook_deliveries
+    USING ((SELECT workflow.scope()) = 'service' AND status = 'pending');
+
+SELECT workflow.protect();
