@@ -15,6 +15,8 @@ from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
+from workflow_service.external.resources import set_current_resources
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
@@ -26,6 +28,8 @@ from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
+from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
+from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.ports import ProcessLostError, Report, RunTimeoutError, StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
@@ -53,6 +57,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
+    resources = _resources(settings, connect)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -69,7 +74,10 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             queue=queue,
             workflows=_workflows(settings, connect),
             identification=_identification(settings, connect),
-            catalog=RegisteredServices(service_registry, _resources(settings)),
+            catalog=RegisteredServices(service_registry, resources),
+            webhooks=PostgresWebhookStore(connect),
+            webhook_sender=_webhook_sender(settings, resources),
+            answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
         )
@@ -100,6 +108,7 @@ def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
     workflows = _workflows(settings, connect)
+    set_current_resources(_resources(settings, connect))  # for code that opens services by itself
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
         runs=_runs(settings, connect),
@@ -184,8 +193,13 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings) -> ServiceResources:
-    return ServiceResources(settings)
+def _resources(settings: Settings, connect: Connect) -> ServiceResources:
+    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
+
+
+def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
 
 
 def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:

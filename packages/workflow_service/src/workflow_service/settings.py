@@ -75,6 +75,16 @@ class ExternalSettings(BaseSettings):
     """Hosts and networks that services and webhooks may reach although they are private, as JSON:
     ``["127.0.0.1", "10.0.0.0/8", "hooks.internal"]``. All others are refused when connecting."""
 
+    webhook_secrets: tuple[Annotated[SecretStr, Field(min_length=24)], ...] = ()
+    """What each user's secret for webhooks is made of, as JSON: ``["a long random string"]``. Without one there
+    are no webhooks. To change it put the new one first; remove the old one when all receivers know the new one."""
+
+    webhook_timeout: Annotated[float, Field(gt=0)] = 15.0
+    """For one attempt to deliver a webhook."""
+
+    webhook_attempts: Annotated[int, Field(ge=1, le=100)] = 10
+    """After so many a webhook is given up; the pauses between them grow from 5 s to 20 h."""
+
     service_cache_entries: Annotated[int, Field(ge=1)] = 1000
     """Answers of external services kept for one user; the oldest go first."""
 

@@ -13,12 +13,14 @@ from workflow_service.api.failures import Failures
 from workflow_service.api.page import PageMount
 from workflow_service.api.problems import add_problem_handlers, problems
 from workflow_service.api.readiness import Readiness
-from workflow_service.api.routes import PREFIX, documents, health, runs, services, workflows
+from workflow_service.api.routes import PREFIX, documents, health, runs, services, webhooks, workflows
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api
 from workflow_service.settings import Settings
+from workflow_service.usecases.forgetting import prune_forever
 from workflow_service.usecases.reaping import reap_forever
 from workflow_service.usecases.services import ApiServices
+from workflow_service.usecases.webhooks import deliver_forever
 
 UPLOADS_AT_ONCE = 4
 """Files in memory at once: each is there a few times over while it is stored."""
@@ -33,7 +35,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        async with open_api(chosen) as opened, _reaping(opened):
+        async with open_api(chosen) as opened, _in_background(opened):
             yield {
                 "services": opened,
                 "readiness": Readiness(opened.ready),
@@ -54,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ],
     )
     add_problem_handlers(app)
-    for module in (documents, runs, services, workflows):
+    for module in (documents, runs, services, webhooks, workflows):
         app.include_router(module.router, prefix=PREFIX, responses=problems())
     app.include_router(health.router)
     app.router.routes.append(PageMount())
@@ -62,14 +64,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _reaping(services: ApiServices) -> AsyncIterator[None]:
-    interval = services.settings.reap_interval
-    reaper = asyncio.create_task(
-        reap_forever(runs=services.runs, queue=services.queue, workflows=services.workflows, interval=interval),
-        name="reaper",
-    )
+async def _in_background(services: ApiServices) -> AsyncIterator[None]:
+    """Do for the body what belongs to no request: send lost runs again, deliver webhooks, forget old answers."""
+    settings = services.settings
+    work = {
+        "reaper": reap_forever(
+            runs=services.runs,
+            queue=services.queue,
+            workflows=services.workflows,
+            interval=settings.reap_interval,
+        ),
+        "webhooks": deliver_forever(
+            webhooks=services.webhooks,
+            sender=services.webhook_sender,
+            attempts=settings.webhook_attempts,
+            lease=2 * settings.webhook_timeout,
+            interval=settings.reap_interval,
+        ),
+        "old answers": prune_forever(services.answers),
+    }
+    tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
     try:
         yield
     finally:
-        reaper.cancel()
-        await asyncio.wait([reaper])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
