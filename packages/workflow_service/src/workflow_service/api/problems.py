@@ -115,7 +115,8 @@ _TITLES: Mapping[int, str] = {
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     413: "Content Too Large",
     415: "Unsupported Media Type",
 }
-_KINDS: Mapping[int, str] = {413: "too-large"}  # the body as a whole: the same problem as a file, found earlier
+_KINDS: Mapping[int, str] = {408: "too-slow", 413: "too-large"}  # 413, the body as a whole: as of a file
