@@ -8,6 +8,9 @@ from uuid import UUID
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import LoopLocal
+from workflow_service.external import ServiceResources, service_registry
+from workflow_service.external.catalog import RegisteredServices
+from workflow_service.external.resources import set_current_resources
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
@@ -59,6 +62,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             queue=queue,
             workflows=_workflows(settings, connect),
             identification=_identification(settings, connect),
+            catalog=RegisteredServices(service_registry, _resources(settings)),
             settings=settings,
             ready=ready,
         )
@@ -88,6 +92,7 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
+    set_current_resources(_resources(settings))  # for code that opens services by itself
     return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
 
 
@@ -104,6 +109,10 @@ def _connect(settings: Settings) -> Connect:
             yield connection
 
     return connect
+
+
+def _resources(settings: Settings) -> ServiceResources:
+    return ServiceResources(settings)
 
 
 def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:

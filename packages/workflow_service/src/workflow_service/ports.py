@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from workflow_service.domain.document import Document, DocumentText
@@ -230,6 +230,30 @@ class TokenVerifier(Protocol):
 
     def user_of(self, token: str) -> str | None:
         """Return the user of a valid token; None for any other text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer of an external service that was kept; ``age`` is in seconds, by the store's clock."""
+
+    data: Any  # Any: JSON
+    age: float
+
+
+class AnswerCache(Protocol):
+    """Answers of external services, kept for one user each."""
+
+    async def find(self, user_id: str, key: bytes, max_age: float) -> KeptAnswer | None:
+        """Return the user's answer under ``key`` if it is at most ``max_age`` seconds old."""
+        ...
+
+    async def keep(self, user_id: str, key: bytes, service: str, data: Any, ttl: float) -> None:  # Any: JSON
+        """Keep an answer for ``ttl`` seconds at least; the user's oldest answers make place for it.
+
+        Raises:
+            TypeError, ValueError: ``data`` is no JSON. Nothing was kept.
+        """
         ...
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 JwtAlgorithm: TypeAlias = Literal[
@@ -23,10 +23,73 @@ JwtAlgorithm: TypeAlias = Literal[
 ]
 
 
-class Settings(BaseSettings):
-    """Where the servers are and how much is allowed. Times are in seconds."""
+class ServiceSettings(BaseModel):
+    """What is set for one external service: ``WORKFLOW_SERVICES__<NAME>__API_KEY``… Times are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKFLOW_", populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api_key: SecretStr | None = None
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#]+(/[^?#]*)?$")] | None = None
+    """Where the service is, instead of at its provider's."""
+
+    timeout: Annotated[float, Field(gt=0)] = 30.0
+    """For a call with all its attempts and pauses."""
+
+    attempt_timeout: Annotated[float, Field(gt=0)] = 10.0
+    """For one attempt."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """So often a call is tried at most; only what may be tried again is."""
+
+    retry_wait: Annotated[float, Field(ge=0)] = 0.2
+    """The first pause between attempts; it doubles each time. What Retry-After asks for goes before."""
+
+    rate_limit: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Requests a process may send in ``rate_period``; more of them wait."""
+
+    rate_period: Annotated[float, Field(gt=0)] = 1.0
+
+    failures_to_open: Annotated[int, Field(ge=1)] = 5
+    """After so many failures in a row the service is left alone for ``cooldown``; calls fail at once meanwhile."""
+
+    cooldown: Annotated[float, Field(gt=0)] = 30.0
+
+    max_response_bytes: Annotated[int, Field(ge=1)] = 5 * 1024 * 1024
+
+    options: dict[str, str] = Field(default_factory=dict)
+    """What else a plug-in wants to know: its documentation says."""
+
+
+class ExternalSettings(BaseSettings):
+    """What is set for external services; all of it has a default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WORKFLOW_", env_nested_delimiter="__", populate_by_name=True, extra="ignore"
+    )
+
+    services: dict[str, ServiceSettings] = Field(default_factory=dict)
+    """By the name of the service."""
+
+    private_hosts: tuple[str, ...] = ()
+    """Hosts and networks that services and webhooks may reach although they are private, as JSON:
+    ``["127.0.0.1", "10.0.0.0/8", "hooks.internal"]``. All others are refused when connecting."""
+
+    service_cache_entries: Annotated[int, Field(ge=1)] = 1000
+    """Answers of external services kept for one user; the oldest go first."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings.
+
+        Raises:
+            pydantic.ValidationError: A variable is missing or has no sense; the error names it.
+        """
+        return cls()
+
+
+class Settings(ExternalSettings):
+    """Where the servers are and how much is allowed. Times are in seconds."""
 
     database_url: Annotated[str, Field(alias="DATABASE_URL")]
     """PostgreSQL, as libpq and asyncpg both read it: ``postgresql://user:password@host:port/name``."""
@@ -107,12 +170,3 @@ class Settings(BaseSettings):
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < shortest:
             raise ValueError(f"WORKFLOW_JWT_SECRET must have at least {shortest} bytes for {self.jwt_algorithm}")
         return self
-
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read the settings.
-
-        Raises:
-            pydantic.ValidationError: A variable is missing or has no sense; the error names it.
-        """
-        return cls()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - the environment has them
