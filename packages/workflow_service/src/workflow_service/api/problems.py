@@ -160,6 +160,7 @@ _TITLES: Mapping[int, str] = {
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
@@ -167,4 +168,4 @@ _TITLES: Mapping[int, str] = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_KINDS: Mapping[int, str] = {413: "too-large"}  # the body as a whole: the same problem as a file, found earlier
+_KINDS: Mapping[int, str] = {408: "too-slow", 413: "too-large"}  # 413, the body as a whole: as of a file

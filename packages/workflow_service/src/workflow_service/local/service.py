@@ -162,9 +162,10 @@ class LocalService:
         # The listening socket is ours, so a taken port is told here and at once, port 0 is known without a race,
         # and requests that come while the API still starts wait in the socket's queue.
         serve = ("uvicorn", "workflow_service.api.app:create_app", "--factory", "--fd", str(descriptor))
+        patient = ("--http", "workflow_service.api.connections:PatientProtocol")
         return Command(
             name="the API",
-            argv=(sys.executable, "-m", *serve, "--timeout-graceful-shutdown", str(_API_DRAIN)),
+            argv=(sys.executable, "-m", *serve, *patient, "--timeout-graceful-shutdown", str(_API_DRAIN)),
             log=self._home.logs / "api.log",
             env=connection.environment(self._home.path),
             stopping=_API_STOPPING,
