@@ -49,7 +49,7 @@ def test_what_is_known_is_filled_in_and_the_rest_stands() -> None:
     assert steps["other"].runs is False
     assert (steps["later"].runs, steps["later"].gives) == (None, "skipped")
     assert "sum(), invalid type" in steps["bad"].fault
-    assert steps["words"].given == {"prompt": "It is ${{ steps.weather.data.temp }} in ${{ input.city }}"}
+    assert steps["words"].given == {"prompt": "It is ${{ steps.weather.data.temp }} in Berlin"}
     assert output == {"city": "Berlin", "places": "${{ steps.places.data }}"}
 
 

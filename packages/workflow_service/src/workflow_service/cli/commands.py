@@ -15,6 +15,7 @@ import platformdirs
 
 from workflow_service.cli.client import ApiError, ServiceClient
 from workflow_service.cli.view import View
+from workflow_service.cli.workflow_commands import workflow
 from workflow_service.domain.run import EventKind
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
@@ -149,6 +150,9 @@ def worker(home: Path, concurrency: int | None) -> None:
     service is stopped.
     """
     _exit_with(View(), lambda: become_worker(Home(home.expanduser().resolve()), concurrency), stopped=lambda _: 0)
+
+
+main.add_command(workflow)
 
 
 def _exit_with(view: View, start: Callable[[], None], stopped: Callable[[int], int]) -> None:

@@ -13,6 +13,7 @@ from workflow_service.workflows.engine.expressions import (
     Template,
     is_truth,
     split,
+    written,
 )
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
 from workflow_service.workflows.engine.problems import did_you_mean
@@ -131,13 +132,20 @@ class _Planning:
 
     def _filled(self, value: Json, names: Mapping[str, Any]) -> Json:
         if isinstance(value, str):
-            parts = split(value)
-            if any(isinstance(part, Expression) and not self._is_known(part) for part in parts):
-                return value
-            return Template.parse(value).value(names)
+            return self._filled_text(value, names)
         if isinstance(value, Mapping):
             return {key: self._filled(item, names) for key, item in value.items()}
         return [self._filled(item, names) for item in value] if isinstance(value, list) else value
+
+    def _filled_text(self, text: str, names: Mapping[str, Any]) -> Json:
+        parts = split(text)
+        if all(isinstance(part, str) or self._is_known(part) for part in parts):
+            return Template.parse(text).value(names)
+        shown = (
+            part if isinstance(part, str) else written(part.value(names)) if self._is_known(part) else str(part)
+            for part in parts
+        )
+        return "".join(shown)
 
     def _is_known(self, expression: Expression) -> bool:
         return all(each[0] != "steps" or each[1] in self._known for each in expression.references())

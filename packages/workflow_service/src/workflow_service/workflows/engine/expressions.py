@@ -84,6 +84,9 @@ class Expression:
             _check_call(name, arguments, text)
         return cls(text, compiled)
 
+    def __str__(self) -> str:
+        return f"{_OPEN} {self.text} {_CLOSE}"
+
     def value(self, names: Mapping[str, Json]) -> Json:
         """Work the expression out. Raises ExpressionError, for instance if a function gets the wrong type."""
         try:
@@ -213,11 +216,12 @@ def _compile_text(
         text = "".join(part for part in parts if isinstance(part, str))
         return lambda _names: text
     return lambda names: "".join(
-        _written(part.value(names)) if isinstance(part, Expression) else part for part in parts
+        written(part.value(names)) if isinstance(part, Expression) else part for part in parts
     )
 
 
-def _written(value: Json) -> str:
+def written(value: Json) -> str:
+    """Return a value as it stands within a longer text. Raises ExpressionError if it is too large."""
     if isinstance(value, str):
         return value
     if value is None:
