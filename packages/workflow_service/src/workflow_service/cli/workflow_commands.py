@@ -20,7 +20,7 @@ _Json = Any  # JSON as Python has it
 _WIDTH = 90  # characters of a value that stands on one line
 
 
-class JsonOption(click.ParamType):
+class JsonOption(click.ParamType[_Json]):
     """JSON, or @ and the name of a file that holds it."""
 
     name = "json"
@@ -38,7 +38,7 @@ class JsonOption(click.ParamType):
             self.fail(f"this is no JSON: {error}", param, ctx)
 
 
-class StepOption(click.ParamType):
+class StepOption(click.ParamType[tuple[str, _Json]]):
     """The name of a step, =, and its data as JSON."""
 
     name = "step=json"
