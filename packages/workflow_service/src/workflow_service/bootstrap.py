@@ -7,7 +7,7 @@ from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from homeloop import LoopLocal
+from homeloop import LoopLocal, run
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
@@ -22,11 +22,14 @@ from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
-from workflow_service.ports import StoreUnavailableError, Workflow
+from workflow_service.ports import ServiceCatalog, StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.library import all_workflows
+from workflow_service.workflows.plugins import WorkflowTools
+from workflow_service.workflows.workflow_engine import WorkflowEngine
 
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
@@ -46,6 +49,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
+    catalog = RegisteredServices(service_registry, _resources(settings))
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -60,9 +64,9 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             documents=PostgresDocumentStore(connect),
             feed=feed,
             queue=queue,
-            workflows=_workflows(settings, connect),
+            workflows=_workflows(settings, connect, catalog),
             identification=_identification(settings, connect),
-            catalog=RegisteredServices(service_registry, _resources(settings)),
+            catalog=catalog,
             settings=settings,
             ready=ready,
         )
@@ -92,8 +96,18 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    set_current_resources(_resources(settings))  # for code that opens services by itself
-    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
+    resources = _resources(settings)
+    set_current_resources(resources)  # for code that opens services by itself
+    catalog = RegisteredServices(service_registry, resources)
+    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect, catalog))
+
+
+def workflow_engine(settings: Settings) -> WorkflowEngine:
+    """Join what runs workflows here and now, without a queue. Nothing is opened before the first run.
+
+    The database's schema must be up to date: the API sees to it, or ``workflow-service migrate``.
+    """
+    return WorkflowEngine(worker_services(settings).workflows, run)
 
 
 def _connect(settings: Settings) -> Connect:
@@ -115,7 +129,7 @@ def _resources(settings: Settings) -> ServiceResources:
     return ServiceResources(settings)
 
 
-def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
         lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
         name="checkpoint pool",
@@ -130,8 +144,9 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
         timeout=settings.parse_timeout,
         memory_bytes=settings.parse_memory_bytes,
     )
-    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer),)
-    return {workflow.name: workflow for workflow in workflows}
+    documents = PostgresDocumentStore(connect)
+    tools = WorkflowTools(documents, parser, catalog, model=None, checkpointer=checkpointer)
+    return all_workflows([ContractAnalysis(documents, parser, checkpointer)], tools, settings.definitions)
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:
