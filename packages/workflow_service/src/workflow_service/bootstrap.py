@@ -10,7 +10,7 @@ from uuid import UUID
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import Isolation as Tier
-from homeloop import IsolationExecutor, LoopLocal, bind_callback
+from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
 from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
@@ -30,12 +30,22 @@ from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunS
 from workflow_service.gateways.postgres.schema import is_migrated
 from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
-from workflow_service.ports import ProcessLostError, Report, RunTimeoutError, StoreUnavailableError, Workflow
+from workflow_service.ports import (
+    ProcessLostError,
+    Report,
+    RunTimeoutError,
+    ServiceCatalog,
+    StoreUnavailableError,
+    Workflow,
+)
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
 from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.library import all_workflows
+from workflow_service.workflows.plugins import WorkflowTools
+from workflow_service.workflows.workflow_engine import WorkflowEngine
 
 T = TypeVar("T")
 
@@ -58,6 +68,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 
     connect = _connect(settings)
     resources = _resources(settings, connect)
+    catalog = RegisteredServices(service_registry, resources)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -72,9 +83,9 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             documents=PostgresDocumentStore(connect),
             feed=feed,
             queue=queue,
-            workflows=_workflows(settings, connect),
+            workflows=_workflows(settings, connect, catalog),
             identification=_identification(settings, connect),
-            catalog=RegisteredServices(service_registry, resources),
+            catalog=catalog,
             webhooks=PostgresWebhookStore(connect),
             webhook_sender=_webhook_sender(settings, resources),
             answers=PostgresAnswerCache(connect, settings.service_cache_entries),
@@ -107,8 +118,7 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    workflows = _workflows(settings, connect)
-    set_current_resources(_resources(settings, connect))  # for code that opens services by itself
+    workflows = _worker_workflows(settings, connect)
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
         runs=_runs(settings, connect),
@@ -121,6 +131,20 @@ def worker_services(settings: Settings) -> WorkerServices:
             elsewhere=_run_elsewhere,
         ),
     )
+
+
+def workflow_engine(settings: Settings) -> WorkflowEngine:
+    """Join what runs workflows here and now, without a queue. Nothing is opened before the first run.
+
+    The database's schema must be up to date: the API sees to it, or ``workflow-service migrate``.
+    """
+    return WorkflowEngine(worker_services(settings).workflows, run)
+
+
+def _worker_workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+    resources = _resources(settings, connect)
+    set_current_resources(resources)  # for code that opens services by itself
+    return _workflows(settings, connect, RegisteredServices(service_registry, resources))
 
 
 class _CancelFeed:
@@ -163,7 +187,7 @@ async def _run_apart(
 def _workflows_here() -> Mapping[str, Workflow]:
     """The workflows of a process that works for a worker: built anew there, from the same environment."""
     settings = Settings.from_environment()
-    return _workflows(settings, _connect(settings))
+    return _worker_workflows(settings, _connect(settings))
 
 
 async def _run_elsewhere(
@@ -202,7 +226,7 @@ def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWe
     return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
 
 
-def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
         lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
         name="checkpoint pool",
@@ -217,8 +241,9 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
         timeout=settings.parse_timeout,
         memory_bytes=settings.parse_memory_bytes,
     )
-    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer),)
-    return {workflow.name: workflow for workflow in workflows}
+    documents = PostgresDocumentStore(connect)
+    tools = WorkflowTools(documents, parser, catalog, model=None, checkpointer=checkpointer)
+    return all_workflows([ContractAnalysis(documents, parser, checkpointer)], tools, settings.definitions)
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:

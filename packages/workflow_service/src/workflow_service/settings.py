@@ -154,6 +154,9 @@ class Settings(ExternalSettings):
     parse_memory_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = 1024 * 1024 * 1024
     """Address space of the process that reads a document."""
 
+    definitions: Path | None = None
+    """A folder with workflow definitions, beside those that ship. A file that is broken is named in the log."""
+
     samples: Path = Path(__file__).parent / "samples"
     """The contracts that ship with the service."""
 

@@ -16,6 +16,7 @@ from workflow_service.cli.client import ApiError, ServiceClient
 from workflow_service.cli.home_option import home_option
 from workflow_service.cli.keys import keys
 from workflow_service.cli.view import View
+from workflow_service.cli.workflow_commands import workflow
 from workflow_service.domain.run import EventKind
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
@@ -142,6 +143,7 @@ def worker(home: Path, concurrency: int | None) -> None:
     _exit_with(View(), lambda: become_worker(Home(home.expanduser().resolve()), concurrency), stopped=lambda _: 0)
 
 
+main.add_command(workflow)
 main.add_command(keys)
 
 

@@ -35,6 +35,7 @@ _API_DRAIN = 3  # seconds for open event streams, which would else never end
 _READY_BOUND = 60.0  # seconds until the API must answer that it is ready
 _LOOK = 0.05  # seconds between two questions to an API that says it is not ready yet
 _BACKLOG = 2048
+_FOLDERS = ("WORKFLOW_DEFINITIONS",)  # settings that may be relative: the processes run in another folder
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect if it listens on all addresses
 
 
@@ -89,8 +90,10 @@ class Connection:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return the environment of the service's processes: ours, with the settings of this service."""
+        folders = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDERS if os.environ.get(name)}
         return {
             **os.environ,
+            **folders,
             "WORKFLOW_HOME": str(home),
             "DATABASE_URL": self.database_url,
             "BROKER_URL": self.broker_url,
