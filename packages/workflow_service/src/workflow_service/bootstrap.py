@@ -3,20 +3,23 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import LoopLocal
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
+from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
-from workflow_service.ports import StoreUnavailableError, Workflow
+from workflow_service.ports import RunStore, StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
@@ -55,13 +58,15 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             workflows=_workflows(settings, connect),
             settings=settings,
             ready=ready,
+            count_runs=PostgresRunStatistics(connect).count,
         )
 
 
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
+    runs = cast("RunStore", ObservedRuns(PostgresRunStore(connect)))
+    return WorkerServices(runs=runs, workflows=_workflows(settings, connect))
 
 
 def _connect(settings: Settings) -> Connect:

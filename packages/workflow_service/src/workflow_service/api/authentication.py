@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from workflow_service.api.problems import ProblemResponse
 
-_PROTECTED = "/api/"
+_PROTECTED = ("/api/", "/health/loops", "/metrics")
 
 
 class Authentication:
