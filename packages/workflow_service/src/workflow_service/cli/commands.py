@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 from click.core import ParameterSource
 from dotenv import dotenv_values
 
 from workflow_service.cli.client import ApiError, ServiceClient
 from workflow_service.cli.doctor import State, run_checks
+from workflow_service.cli.home_option import home_option
+from workflow_service.cli.keys import keys
 from workflow_service.cli.migration import migrate_database
 from workflow_service.cli.settings_view import all_settings, read_settings
 from workflow_service.cli.view import View
@@ -35,16 +36,6 @@ from workflow_service.settings import Settings
 _WORKFLOW = "contract_analysis"
 _SAMPLE = "mutual-nda.pdf"
 _SAMPLE_BOUND = 60.0  # seconds the analysis of the sample may take after ``up``
-
-_home_option = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="WORKFLOW_HOME",
-    show_envvar=True,
-    default=lambda: platformdirs.user_data_path("workflow-service"),
-    show_default="your user data folder",
-    help="Folder for the database, the queue, the key and the logs. Only its owner can read it.",
-)
 
 
 def _load_env_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -103,7 +94,7 @@ def main() -> None:
 
 
 @main.command()
-@_home_option
+@home_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="0 takes a free one.")
 @click.option("--analyse-sample", is_flag=True, help="Analyse a sample contract at the start.")
@@ -220,7 +211,7 @@ def api(host: str | None, port: int | None, workers: int | None) -> None:
 
 
 @main.command()
-@_home_option
+@home_option
 @click.option(
     "--pool",
     type=click.Choice(["asyncio", "threads", "prefork", "solo", "gevent", "eventlet"]),
@@ -317,6 +308,9 @@ def _with(settings: Settings, **chosen: object) -> Settings:
     changed = {name: value for name, value in chosen.items() if value is not None}
     os.environ.update({f"WORKFLOW_{name}".upper(): str(value) for name, value in changed.items()})
     return settings.model_copy(update=changed)
+
+
+main.add_command(keys)
 
 
 def _exit_with(view: View, start: Callable[[], None], stopped: Callable[[int], int]) -> None:

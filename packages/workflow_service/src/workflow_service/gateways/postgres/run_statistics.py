@@ -1,7 +1,7 @@
 """How many runs wait and work now, for operators."""
 
 from workflow_service.domain.run_statistics import RunStatistics
-from workflow_service.gateways.postgres.connection import Connect, open_session
+from workflow_service.gateways.postgres.connection import Connect, open_service_session
 
 # Finished runs are left out: they are found by no index, and counted where they finish.
 _UNFINISHED = """
@@ -21,7 +21,7 @@ class PostgresRunStatistics:
 
     async def count(self) -> RunStatistics:
         """Return how things stand. Raises StoreUnavailableError."""
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             rows = {row["status"]: row for row in await connection.fetch(_UNFINISHED)}
         return RunStatistics(
             unfinished={status: row["number"] for status, row in rows.items()},
