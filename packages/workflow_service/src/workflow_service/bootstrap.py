@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -20,12 +20,14 @@ from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
+from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
 from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
@@ -33,6 +35,7 @@ from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.ports import (
     ProcessLostError,
     Report,
+    RunStore,
     RunTimeoutError,
     ServiceCatalog,
     StoreUnavailableError,
@@ -91,6 +94,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
+            count_runs=PostgresRunStatistics(connect).count,
         )
 
 
@@ -121,7 +125,7 @@ def worker_services(settings: Settings) -> WorkerServices:
     workflows = _worker_workflows(settings, connect)
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
-        runs=_runs(settings, connect),
+        runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
         workflows=workflows,
         feed=_CancelFeed(settings.database_url),
         perform=Performer(

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from workflow_service.domain.run_statistics import RunStatistics
 from workflow_service.ports import (
     AnswerCache,
     DocumentStore,
@@ -36,6 +37,9 @@ class ApiServices:
     settings: Settings
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     """Asks each part the service depends on whether it can be used now; never raises for one that cannot."""
+
+    count_runs: Callable[[], Awaitable[RunStatistics]]
+    """Counts the runs of all users that have not ended. Raises StoreUnavailableError."""
 
 
 @dataclass(frozen=True, slots=True)
