@@ -1,5 +1,6 @@
 """What requests and answers look like in JSON."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -99,6 +100,19 @@ class DocumentView(BaseModel):
             sha256=document.sha256,
             created_at=document.created_at,
         )
+
+
+class DocumentPage(BaseModel):
+    """Some of a user's documents, newest first; ``next`` is the ``before`` of the following page."""
+
+    documents: list[DocumentView]
+    next: UUID | None
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], limit: int) -> Self:
+        """Show at most ``limit`` of ``documents``; one more than that says that another page follows."""
+        shown = [DocumentView.of(document) for document in documents[:limit]]
+        return cls(documents=shown, next=shown[-1].document_id if len(documents) > limit else None)
 
 
 class WorkflowView(BaseModel):
