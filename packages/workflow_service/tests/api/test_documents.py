@@ -151,5 +151,5 @@ def test_documents_are_listed_for_their_owner_page_by_page(client, bob):
     second = client.get(DOCUMENTS, params={"limit": 2, "before": first["next"]}).json()
     assert [document["filename"] for document in second["documents"]] == ["0.txt"]
     assert second["next"] is None
-    assert bob.get(DOCUMENTS).json() == {"documents": [], "next": None}
+    assert bob.get(DOCUMENTS).json() == {"documents": [], "next": None, "max_bytes": MAX_UPLOAD}
     assert client.get(DOCUMENTS, params={"limit": 0}).status_code == 422

@@ -103,16 +103,23 @@ class DocumentView(BaseModel):
 
 
 class DocumentPage(BaseModel):
-    """Some of a user's documents, newest first; ``next`` is the ``before`` of the following page."""
+    """
+    Some of a user's documents, newest first; ``next`` is the ``before`` of the following page.
+
+    ``max_bytes`` is the size of the largest file that is taken: a browser that hears of it before it sends a larger
+    one can say why; the answer to what it sends nevertheless may be lost with the connection.
+    """
 
     documents: list[DocumentView]
     next: UUID | None
+    max_bytes: int
 
     @classmethod
-    def of(cls, documents: Sequence[Document], limit: int) -> Self:
+    def of(cls, documents: Sequence[Document], limit: int, max_bytes: int) -> Self:
         """Show at most ``limit`` of ``documents``; one more than that says that another page follows."""
         shown = [DocumentView.of(document) for document in documents[:limit]]
-        return cls(documents=shown, next=shown[-1].document_id if len(documents) > limit else None)
+        following = shown[-1].document_id if len(documents) > limit else None
+        return cls(documents=shown, next=following, max_bytes=max_bytes)
 
 
 class WorkflowView(BaseModel):

@@ -40,8 +40,9 @@ async def list_documents(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     before: Annotated[UUID | None, Query(description="A page's ``next``.")] = None,
 ) -> DocumentPage:
-    """List the user's documents, newest first."""
-    return DocumentPage.of(await services.documents.list_recent(user_id, limit + 1, before), limit)
+    """List the user's documents, newest first, and say how large a new one may be."""
+    found = await services.documents.list_recent(user_id, limit + 1, before)
+    return DocumentPage.of(found, limit, services.settings.max_upload_bytes)
 
 
 @router.get("/documents/{document_id}")
