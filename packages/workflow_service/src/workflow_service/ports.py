@@ -274,6 +274,10 @@ class DocumentStore(Protocol):
         """Return the record of the user's document; None if there is none or it is another user's."""
         ...
 
+    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
+        """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""
+        ...
+
     async def content(self, user_id: str, document_id: UUID) -> bytes | None:
         """Return the file's bytes; None as get does."""
         ...

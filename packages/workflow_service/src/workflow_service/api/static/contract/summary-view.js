@@ -1,8 +1,8 @@
 // What a reader wants to know first.
 
-import { byId, element } from "./dom.js";
-import { readable } from "./values.js";
-import { sentenceCase } from "./words.js";
+import { byId, element } from "../lib/dom.js";
+import { readable } from "../lib/values.js";
+import { sentenceCase } from "../lib/words.js";
 
 /** Show the summary of an analysis; what the contract does not say is told, not left out. `onPick` hears of a risk. */
 export function showSummary({ parties, effective_date: effective, term, governing_law: law, top_risks: risks }, onPick) {

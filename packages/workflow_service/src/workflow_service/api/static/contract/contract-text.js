@@ -1,7 +1,7 @@
 // The contract's text with its pages, clause headings and the places of the findings.
 
-import { CodePoints } from "./code-points.js";
-import { element, scrollTo } from "./dom.js";
+import { CodePoints } from "../lib/code-points.js";
+import { element, scrollTo } from "../lib/dom.js";
 
 const RANK = { high: 3, medium: 2, low: 1 };
 

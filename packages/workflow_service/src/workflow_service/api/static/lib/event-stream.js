@@ -1,5 +1,6 @@
 // Server-sent events over fetch: EventSource cannot send the Authorization header.
 
+import { mayPass } from "./explain.js";
 import { Problem } from "./service.js";
 
 const SILENCE = 45_000; // ms; the server sends a comment every 15 s, three missing ones mean that it is gone
@@ -36,7 +37,8 @@ export class EventParser {
   }
 }
 
-async function* readEvents(body) {
+/** The events of a stream, until it ends; throws a Problem when nothing comes for too long. */
+export async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   const parser = new EventParser();
   try {
@@ -73,16 +75,16 @@ function pause(milliseconds, signal) {
   });
 }
 
-const mayPass = (error) => !(error instanceof Problem) || error.status === 0 || error.status === 429 || error.status >= 500;
-
 /**
- * Yield events until `isLast(event)`, connecting again after each loss from the event after the last one seen.
+ * Yield events until the stream ends after one for which `isLast(event)`, connecting again after each loss from the
+ * event after the last one seen. Such an event may stand in the middle, too: of a run that was resumed.
  *
  * `open(lastEventId)` resolves to a Response; `onConnection(isUp)` hears of each change.
  * Throws the Problem that trying again would not cure (401, 404).
  */
 export async function* follow(open, isLast, onConnection, signal) {
   let lastEventId = null;
+  let isOver = false;
   let wait = FIRST_WAIT;
   while (!signal.aborted) {
     try {
@@ -92,9 +94,10 @@ export async function* follow(open, isLast, onConnection, signal) {
       for await (const event of readEvents(response.body)) {
         wait = FIRST_WAIT;
         if (event.id !== null) lastEventId = event.id;
+        isOver = isLast(event);
         yield event;
-        if (isLast(event)) return;
       }
+      if (isOver) return;
     } catch (error) {
       if (signal.aborted) return;
       if (!mayPass(error)) throw error;

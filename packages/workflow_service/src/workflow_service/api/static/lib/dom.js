@@ -23,3 +23,15 @@ export function scrollTo(target, block = "center") {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   target.scrollIntoView({ block, behavior: calm ? "auto" : "smooth" });
 }
+
+/** A button that does `action` when it is pressed. */
+export function button(text, attributes, action) {
+  const made = element("button", { type: "button", ...attributes }, text);
+  made.addEventListener("click", action);
+  return made;
+}
+
+/** Put `text` into a live region; the same words again would be read out again. */
+export function say(region, text) {
+  if (region.textContent !== text) region.textContent = text;
+}

@@ -1,8 +1,8 @@
 // The list of findings with its filters.
 
-import { byId, element } from "./dom.js";
+import { byId, element } from "../lib/dom.js";
 import { severityBadge } from "./summary-view.js";
-import { count, label } from "./words.js";
+import { count, label } from "../lib/words.js";
 
 const ORDER = ["high", "medium", "low"];
 

@@ -1,7 +1,7 @@
 // The result of a contract analysis, as the service gives it, in the shape the views work with.
 
-import { sentenceCase } from "./words.js";
-import { readable } from "./values.js";
+import { sentenceCase } from "../lib/words.js";
+import { readable } from "../lib/values.js";
 
 const span = ([start, end]) => ({ start, end });
 

@@ -1,12 +1,12 @@
 // A finished analysis: summary, findings and the contract's text, which select each other.
 
 import { ContractText } from "./contract-text.js";
-import { byId, scrollTo } from "./dom.js";
+import { byId, scrollTo } from "../lib/dom.js";
 import { FindingsList } from "./findings-list.js";
 import { showSummary } from "./summary-view.js";
-import { count, label, sentenceCase } from "./words.js";
+import { count, label, sentenceCase } from "../lib/words.js";
 
-export class ResultView {
+export class ContractView {
   #findings = [];
   #selected = null;
   #text = new ContractText(byId("contract"), (index) => this.#select(index, { fromText: true }));
@@ -25,9 +25,8 @@ export class ResultView {
   show(analysis) {
     this.#findings = analysis.findings;
     this.#selected = null;
-    byId("run-title").textContent = analysis.filename;
     const pages = analysis.pages.length > 1 ? `${analysis.pages.length} pages · ` : ""; // formats without pages have one
-    byId("run-meta").textContent = pages + count(analysis.findings.length, "finding");
+    byId("summary-count").textContent = pages + count(analysis.findings.length, "finding");
     showSummary(analysis.summary, (risk) => this.#selectRisk(risk));
     this.#text.show(analysis);
     this.#list.show(analysis.findings, analysis.pages.length > 1);

@@ -1,8 +1,8 @@
 // What a run is doing: bar, steps and the state of the connection.
 
-import { byId, element } from "./dom.js";
-import { withStop } from "./explain.js";
-import { sentenceCase } from "./words.js";
+import { byId, element } from "../lib/dom.js";
+import { withStop } from "../lib/explain.js";
+import { seconds, sentenceCase } from "../lib/words.js";
 
 const PATIENCE = 15_000; // ms; longer than a healthy worker needs to take a run
 
@@ -10,6 +10,8 @@ const SAYS = {
   queued: "Waiting for a worker.",
   started: "A worker has begun.",
   requeued: "The worker stopped. The run waits for another one and goes on where it was.",
+  resumed: "It goes on where it stopped, as soon as a worker is free.",
+  cancelling: "It is being cancelled.",
   succeeded: "Done.",
 };
 
@@ -39,10 +41,11 @@ export class ProgressView {
   add({ kind, data }) {
     clearTimeout(this.#waiting);
     if (kind === "progress") return this.#addStep(data);
-    if (kind === "queued" || kind === "requeued") this.#waitForWorker();
-    if (kind === "requeued") this.#steps.append(element("li", { class: "aside" }, SAYS.requeued));
+    if (["queued", "requeued", "resumed"].includes(kind)) this.#waitForWorker();
+    const says = kind === "requeued" && data.reason === "unavailable" ? awayFor(data) : (SAYS[kind] ?? "");
+    if (["requeued", "resumed", "cancelling"].includes(kind)) this.#steps.append(element("li", { class: "aside" }, says));
     if (kind === "succeeded") this.#setPercent(100);
-    byId("progress-now").textContent = SAYS[kind] ?? "";
+    byId("progress-now").textContent = says;
   }
 
   /** The run did not succeed: leave its steps, if there were any, to show how far it got. */
@@ -56,7 +59,7 @@ export class ProgressView {
 
   /** Say whether the connection is up. */
   connection(isUp) {
-    const text = "The connection to the service was lost. The analysis goes on there; this page keeps trying to reconnect.";
+    const text = "The connection to the service was lost. The run goes on there; this page keeps trying to reconnect.";
     const box = byId("connection");
     const says = isUp ? "" : text;
     if (box.textContent !== says) box.textContent = says; // the same words again would be read out again
@@ -88,4 +91,8 @@ export class ProgressView {
         "Still waiting for a worker. If this lasts, ask whoever runs the service whether a worker is running.";
     }, PATIENCE);
   }
+}
+
+function awayFor({ error = "", pause = 0 }) {
+  return `Something that it needs is away${error ? `: ${withStop(error)}` : "."} It tries again ${pause > 0 ? `in ${seconds(pause)}` : "soon"}.`;
 }
