@@ -139,8 +139,8 @@ class DocumentPage(BaseModel):
     """
     Some of a user's documents, newest first; ``next`` is the ``before`` of the following page.
 
-    ``max_bytes`` is the size of the largest file that is taken: a browser that knows it can say so before it sends a
-    larger one, whose answer may be lost with the connection.
+    ``max_bytes`` is the size of the largest file that is taken: a browser that knows it can say so before it sends
+    a larger one, whose answer may be lost with the connection.
     """
 
     documents: list[DocumentView]

@@ -15,8 +15,11 @@ from workflow_service.contracts import QUEUE
 from workflow_service.local.errors import LocalError
 from workflow_service.settings import Settings
 
-API = "workflow_service.api.app:server_app"
-"""The factory that uvicorn calls in each of its processes."""
+SERVE_API = (
+    *("uvicorn", "workflow_service.api.app:server_app", "--factory"),
+    *("--http", "workflow_service.api.connections:PatientProtocol"),
+)
+"""uvicorn, with the factory that it calls in each of its processes, and the bounds on slow clients."""
 
 _WORKER = "workflow_service.worker.app"
 _ASYNCIO_POOL = "homeloop.adapters.celery.pool:TaskPool"
@@ -33,7 +36,7 @@ def become_api(settings: Settings) -> NoReturn:
     if settings.api_workers > 1:
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_folder(f"api-{settings.api_port}"))
     arguments = (
-        *("uvicorn", API, "--factory", "--host", settings.api_host, "--port", str(settings.api_port)),
+        *(*SERVE_API, "--host", settings.api_host, "--port", str(settings.api_port)),
         *("--workers", str(settings.api_workers), "--backlog", _BACKLOG),
         *("--timeout-graceful-shutdown", str(settings.api_drain)),
         *("--forwarded-allow-ips", settings.forwarded_allow_ips, "--no-server-header"),

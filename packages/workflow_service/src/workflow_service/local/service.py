@@ -21,7 +21,7 @@ from workflow_service.local.children import Child, Command
 from workflow_service.local.errors import HomeError, LocalError, NotReadyError
 from workflow_service.local.home import Home, write_private
 from workflow_service.local.postgresql import PostgreSQL
-from workflow_service.local.programs import API, worker_arguments
+from workflow_service.local.programs import SERVE_API, worker_arguments
 from workflow_service.local.records import ProcessRecord, Stopping
 from workflow_service.local.supervisor import Supervisor
 from workflow_service.local.worker_keeper import WorkerDeath, WorkerKeeper
@@ -164,11 +164,10 @@ class LocalService:
     def _api_command(self, connection: Connection, descriptor: int) -> Command:
         # The listening socket is ours, so a taken port is told here and at once, port 0 is known without a race,
         # and requests that come while the API still starts wait in the socket's queue.
-        serve = ("uvicorn", API, "--factory", "--fd", str(descriptor))
-        patient = ("--http", "workflow_service.api.connections:PatientProtocol")
+        serve = (*SERVE_API, "--fd", str(descriptor), "--timeout-graceful-shutdown", str(_API_DRAIN))
         return Command(
             name="the API",
-            argv=(sys.executable, "-m", *serve, *patient, "--timeout-graceful-shutdown", str(_API_DRAIN)),
+            argv=(sys.executable, "-m", *serve),
             log=self._home.logs / "api.log",
             env=connection.environment(self._home.path),
             stopping=_API_STOPPING,
