@@ -9,7 +9,7 @@ CELERIES = celery-5.5 celery-5.6 celery-5.7
 CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
-.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules check-precision \
+.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules docs-workflows check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
 	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
 
@@ -100,6 +100,9 @@ docs-errors: $(STAMP)  ## The pages of docs/errors, with what the code prints
 
 docs-rules: $(STAMP)  ## The pages of docs/rules, with what the code prints
 	$(BIN)/python packages/homeloop/tests/check/pages.py
+
+docs-workflows: $(STAMP)  ## docs/reference/workflow-definition.md, with the keys of the schema
+	$(BIN)/python packages/workflow_service/tests/engine/test_definition_docs.py
 
 check-precision: $(STAMP)  ## homeloop check on large installed packages; writes docs/reference/check-precision.md
 	$(BIN)/python packages/homeloop/tests/check/precision.py --write docs/reference/check-precision.md
