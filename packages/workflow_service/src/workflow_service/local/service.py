@@ -89,7 +89,7 @@ class Connection:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return the environment of the service's processes: ours, with the settings of this service."""
-        return {
+        environment = {
             **os.environ,
             "WORKFLOW_HOME": str(home),
             "DATABASE_URL": self.database_url,
@@ -97,6 +97,9 @@ class Connection:
             "WORKFLOW_API_KEYS": json.dumps(self.api_keys),
             "PYTHONUNBUFFERED": "1",
         }
+        if not environment.get("WORKFLOW_WEBHOOK_SECRETS"):
+            environment["WORKFLOW_WEBHOOK_SECRETS"] = json.dumps([Home(home).webhook_secret()])
+        return environment
 
 
 class LocalService:
