@@ -9,7 +9,7 @@ CELERIES = celery-5.5 celery-5.6 celery-5.7
 CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
-.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
+.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
 	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
 
@@ -88,6 +88,9 @@ bench-celery: $(STAMP)  ## How many tasks a second a worker does, on Celery's po
 
 bench-celery-memory: $(STAMP)  ## What a sleeping task weighs, on the asyncio pool, gevent and threads
 	$(BIN)/python bench/celery_memory.py
+
+fault-matrix: $(STAMP)  ## kill -9 of each part of the service in the middle of 200 runs; writes docs/reference/fault-matrix.md
+	$(BIN)/python packages/workflow_service/tests/faults/fault_matrix.py --write docs/reference/fault-matrix.md
 
 failures: $(STAMP)  ## Failing scripts under homeloop doctor: ours into docs/reference/diagnosis-corpus.md, or FAILURES=folder
 	$(BIN)/python packages/homeloop/tests/diagnosis/failures.py $(if $(FAILURES),$(FAILURES),--write docs/reference/diagnosis-corpus.md)

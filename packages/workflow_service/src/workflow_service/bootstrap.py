@@ -1,16 +1,20 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import cache, partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from homeloop import LoopLocal
+from homeloop import Isolation as Tier
+from homeloop import IsolationExecutor, LoopLocal, bind_callback
+from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
+from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
-from workflow_service.external.resources import set_current_resources
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
@@ -20,13 +24,16 @@ from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
-from workflow_service.gateways.postgres.runs import PostgresRunStore
+from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
-from workflow_service.ports import StoreUnavailableError, Workflow
+from workflow_service.ports import ProcessLostError, Report, RunTimeoutError, StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
+from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+
+T = TypeVar("T")
 
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
@@ -56,7 +63,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             return await _check(connect, queue)
 
         yield ApiServices(
-            runs=PostgresRunStore(connect),
+            runs=_runs(settings, connect),
             documents=PostgresDocumentStore(connect),
             feed=feed,
             queue=queue,
@@ -92,8 +99,75 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    set_current_resources(_resources(settings))  # for code that opens services by itself
-    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
+    workflows = _workflows(settings, connect)
+    executor = IsolationExecutor(name="runs", preload=(__name__,))
+    return WorkerServices(
+        runs=_runs(settings, connect),
+        workflows=workflows,
+        feed=_CancelFeed(settings.database_url),
+        perform=Performer(
+            workflows=workflows,
+            run_apart=partial(_run_apart, executor),
+            report_through=partial(bind_callback, on_error="raise"),
+            elsewhere=_run_elsewhere,
+        ),
+    )
+
+
+class _CancelFeed:
+    """Fits the RunFeed port: wakes for runs that are to end, over one connection of the running loop's own."""
+
+    def __init__(self, database_url: str) -> None:
+        self._feeds = LoopLocal(lambda: PostgresRunFeed(database_url, CANCEL_CHANNEL), name="cancel feed")
+
+    @asynccontextmanager
+    async def watch(self, run_id: UUID) -> AsyncIterator[Callable[[float], Awaitable[bool]]]:
+        async with self._feeds() as feed, feed.watch(run_id) as wait:
+            yield wait
+
+
+async def _run_apart(
+    executor: IsolationExecutor,
+    fn: Callable[..., Awaitable[T]],
+    *args: Any,  # Any: the function's own
+    isolation: Isolation,
+    timeout: float | None,
+    name: str,
+    on_progress: Callable[..., Awaitable[None]] | None = None,
+) -> T:
+    """Run ``fn(*args)`` in a tier, and say in the service's own words what became of it there."""
+    try:
+        return await executor.run(
+            fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
+        )
+    except CallTimeoutError as error:
+        raise RunTimeoutError(
+            f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
+        ) from error
+    except WorkerDiedError as error:
+        raise ProcessLostError("the process of its own that the run worked in ended under it") from error
+    except WorkerStartError as error:
+        raise ProcessLostError("no process of its own could be started for the run") from error
+
+
+@cache
+def _services_elsewhere() -> WorkerServices:
+    """The services of a process that works for a worker: built anew there, from the same environment."""
+    return worker_services(Settings.from_environment())
+
+
+async def _run_elsewhere(
+    run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
+) -> JsonObject:
+    """Run a workflow in a process of its own."""
+    services = _services_elsewhere()
+    return await perform_elsewhere(
+        run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
+    )
+
+
+def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:
+    return PostgresRunStore(connect, keep_for=settings.resumable_for)
 
 
 def _connect(settings: Settings) -> Connect:

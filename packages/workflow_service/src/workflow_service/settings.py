@@ -151,6 +151,9 @@ class Settings(ExternalSettings):
     run_lease: Annotated[float, Field(gt=0)] = 10.0
     """A worker that has said nothing for this long has lost its run."""
 
+    resumable_for: Annotated[float, Field(ge=0)] = 7 * 24 * 3600.0
+    """How long a run that failed, was cancelled or is dead can be resumed; then its checkpoints are removed."""
+
     reap_interval: Annotated[float, Field(gt=0)] = 2.0
     """How often the API looks for runs that dead workers left."""
 

@@ -11,7 +11,7 @@ from workflow_service.api.authentication import Authentication
 from workflow_service.api.body_limit import BodyLimit
 from workflow_service.api.failures import Failures
 from workflow_service.api.page import PageMount
-from workflow_service.api.problems import add_problem_handlers
+from workflow_service.api.problems import add_problem_handlers, problems
 from workflow_service.api.readiness import Readiness
 from workflow_service.api.routes import PREFIX, documents, health, runs, services, workflows
 from workflow_service.api.security_headers import SecurityHeaders
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     add_problem_handlers(app)
     for module in (documents, runs, services, workflows):
-        app.include_router(module.router, prefix=PREFIX)
+        app.include_router(module.router, prefix=PREFIX, responses=problems())
     app.include_router(health.router)
     app.router.routes.append(PageMount())
     return app
@@ -65,7 +65,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _reaping(services: ApiServices) -> AsyncIterator[None]:
     interval = services.settings.reap_interval
     reaper = asyncio.create_task(
-        reap_forever(runs=services.runs, queue=services.queue, interval=interval), name="reaper"
+        reap_forever(runs=services.runs, queue=services.queue, workflows=services.workflows, interval=interval),
+        name="reaper",
     )
     try:
         yield

@@ -3,7 +3,15 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, ServiceCatalog, Workflow
+from workflow_service.ports import (
+    DocumentStore,
+    JobQueue,
+    Perform,
+    RunFeed,
+    RunStore,
+    ServiceCatalog,
+    Workflow,
+)
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
 
@@ -30,3 +38,6 @@ class WorkerServices:
 
     runs: RunStore
     workflows: Mapping[str, Workflow]
+    feed: RunFeed
+    """Wakes for runs of this worker that are to end."""
+    perform: Perform

@@ -2,14 +2,12 @@
 
 import os
 import socket
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from celery import Celery, bootsteps
 from celery.worker import state
 
-from homeloop import bind_callback
 from homeloop.adapters.celery import install
 from workflow_service.bootstrap import worker_services
 from workflow_service.contracts import EXECUTE_RUN, QUEUE
@@ -54,8 +52,8 @@ def create_app(settings: Settings) -> Celery:
         await execute_run(
             UUID(run_id),
             runs=services.runs,
-            workflows=services.workflows,
-            report_through=partial(bind_callback, on_error="raise"),
+            feed=services.feed,
+            perform=services.perform,
             worker_id=f"{socket.gethostname()}:{os.getpid()}",
             lease=settings.run_lease,
         )
