@@ -26,7 +26,7 @@ _BOUND = 900.0  # seconds for a campaign on a busy machine; then what has not en
 _KEY = "a key of the fault matrix"
 _SETTINGS = {"WORKFLOW_RUN_LEASE": "3", "WORKFLOW_REAP_INTERVAL": "0.5"}
 _TIERS = ("none", "context", "thread")
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 RUNS = "SELECT count(*) FILTER (WHERE finished_at IS NOT NULL) FROM workflow.runs"
 HELD = "SELECT count(*) FROM workflow.runs WHERE lease_until IS NOT NULL"
