@@ -104,7 +104,7 @@ class Service:
             "BROKER_URL": self.broker.url,
             "WORKFLOW_API_KEYS": json.dumps({"alice": _KEY}),
         }
-        celery = ["-m", "celery", "--app", "fault_worker", "worker", "--queues", "workflow_service"]
+        celery = ["-m", "celery", "--app", "workflow_service.worker.app", "worker", "--queues", "workflow_service"]
         options = ["--pool", "threads", "--concurrency", "8", "--without-gossip", "--without-mingle", "-l", "INFO"]
         self.workers = [
             fault_servers.Process(
@@ -112,7 +112,12 @@ class Service:
             )
             for number in range(WORKERS)
         ]
-        self.api = _Api(self.address, [sys.executable, f"{here}/fault_api.py", str(port)], env, folder)
+        self.api = _Api(
+            self.address,
+            [sys.executable, "-m", "workflow_service", "api", "--host", "127.0.0.1", "--port", str(port)],
+            env,
+            folder,
+        )
 
     def start(self) -> None:
         """Start everything."""
