@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from workflow_service.ports import InvalidInputError, RunContext, WorkflowError
+from workflow_service.ports import Drain, DrainedError, InvalidInputError, RunContext, WorkflowError
 from workflow_service.workflows.graphs import GraphWorkflow, report, user_of
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -99,6 +99,28 @@ def test_a_graph_runs_and_goes_on_where_its_worker_died(
         await workflow.forget(run_id)
         await workflow.run(RunContext(run_id, "alice", {"text": "so so"}, told()))
         assert len(doings.ran) == len(ran) + 2
+
+    run(main)
+
+
+def test_a_graph_that_is_drained_ends_between_nodes_and_goes_on(in_memory: Any, run: Run, told: Any) -> None:
+    """The node under way ends and is kept."""
+    doings, drain, first, second = Doings(), Drain(), told(), told()
+
+    async def main() -> None:
+        run_id = uuid4()
+
+        async def asked_to_end(step: str, percent: int, description: str) -> None:
+            await first(step, percent, description)
+            drain.request()
+
+        workflow = made(doings, in_memory)
+        with pytest.raises(DrainedError):
+            await workflow.run(RunContext(run_id, "alice", {"text": "so"}, asked_to_end, drain))
+        assert doings.ran == ["split"]
+        answer = await workflow.run(RunContext(run_id, "alice", {"text": "so"}, second))
+        assert answer == {"said": "so so for alice"}
+        assert doings.ran == ["split", "join"]
 
     run(main)
 
