@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -16,20 +16,26 @@ from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
+from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
+from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
+from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.ports import (
     ProcessLostError,
     Report,
+    RunStore,
     RunTimeoutError,
     ServiceCatalog,
     StoreUnavailableError,
@@ -64,7 +70,8 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
-    catalog = RegisteredServices(service_registry, _resources(settings))
+    resources = _resources(settings, connect)
+    catalog = RegisteredServices(service_registry, resources)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -82,8 +89,12 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             workflows=_workflows(settings, connect, catalog),
             identification=_identification(settings, connect),
             catalog=catalog,
+            webhooks=PostgresWebhookStore(connect),
+            webhook_sender=_webhook_sender(settings, resources),
+            answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
+            count_runs=PostgresRunStatistics(connect).count,
         )
 
 
@@ -111,12 +122,12 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    resources = _resources(settings)
+    resources = _resources(settings, connect)
     set_current_resources(resources)  # for code that opens services by itself
     workflows = _workflows(settings, connect, RegisteredServices(service_registry, resources))
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
-        runs=_runs(settings, connect),
+        runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
         workflows=workflows,
         feed=_CancelFeed(settings.database_url),
         perform=Performer(
@@ -163,6 +174,8 @@ async def _run_apart(
             fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
         )
     except CallTimeoutError as error:
+        if timeout is None:  # of something that the workflow itself has called
+            raise
         raise RunTimeoutError(
             f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
         ) from error
@@ -207,8 +220,13 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings) -> ServiceResources:
-    return ServiceResources(settings)
+def _resources(settings: Settings, connect: Connect) -> ServiceResources:
+    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
+
+
+def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
 
 
 def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:

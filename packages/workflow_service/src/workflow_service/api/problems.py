@@ -129,7 +129,9 @@ async def _service_problem(_request: Request, error: Exception) -> ProblemRespon
     status, kind, title = next(
         found for cls in type(error).__mro__ if (found := _STATUS_AND_KIND.get(cls)) is not None
     )
-    return ProblemResponse(status, title, str(error), kind=kind)
+    faults = error.faults if isinstance(error, InvalidInputError) else ()
+    members = {"errors": [{"field": place, "message": message} for place, message in faults]} if faults else {}
+    return ProblemResponse(status, title, str(error), kind=kind, **members)
 
 
 async def _run_state_problem(_request: Request, error: Exception) -> ProblemResponse:
@@ -160,6 +162,7 @@ _TITLES: Mapping[int, str] = {
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
@@ -167,4 +170,4 @@ _TITLES: Mapping[int, str] = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_KINDS: Mapping[int, str] = {413: "too-large"}  # the body as a whole: the same problem as a file, found earlier
+_KINDS: Mapping[int, str] = {408: "too-slow", 413: "too-large"}  # 413, the body as a whole: as of a file

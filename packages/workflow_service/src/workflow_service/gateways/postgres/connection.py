@@ -23,6 +23,7 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 _CONNECTION_LOST = (
     OSError,  # refused, reset, unreachable, and every time-out
     asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # the login is refused
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or an operator ended the session
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in a transaction
@@ -88,7 +89,8 @@ async def open_session(connect: Connect, user_id: str) -> AsyncIterator[Connecti
 
 @asynccontextmanager
 async def open_service_session(connect: Connect) -> AsyncIterator[Connection]:
-    """Lend a connection for one transaction that sees the runs of all users, their events, and nothing else.
+    """Lend a connection for one transaction that sees the runs of all users and their events, webhooks that are to
+    be sent, answers that have expired, and nothing else.
 
     For what belongs to no user: to claim a run, to find those that were lost. Whoever knows the user takes
     `open_session`. Raises as that does.
