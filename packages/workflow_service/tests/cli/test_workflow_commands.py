@@ -114,7 +114,7 @@ def test_a_dry_run_goes_on_with_what_it_is_told(good: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        ([], 1, "error: input lacks 'city'"),
+        ([], 1, "error: input.city is missing"),
         (["--input", "[]"], 1, "error: input must be an object (keys and values), is a list"),
         (["--input", "{"], 2, "this is no JSON"),
         (["--input", "@gone.json"], 2, "gone.json cannot be read"),

@@ -127,7 +127,9 @@ def test_a_graph_that_is_drained_ends_between_nodes_and_goes_on(in_memory: Any, 
 
 def test_input_that_does_not_fit_is_refused(in_memory: Any) -> None:
     """By the schema that the page shows."""
-    with pytest.raises(InvalidInputError, match="input has no 'txt'; did you mean 'text'"):
+    with pytest.raises(
+        InvalidInputError, match=r"input\.text is missing; input\.txt is not known; did you mean 'text'"
+    ):
         made(Doings(), in_memory).check({"txt": "x"})
 
 

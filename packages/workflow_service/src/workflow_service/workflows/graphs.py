@@ -10,9 +10,9 @@ from langgraph.graph import StateGraph
 from langgraph.runtime import RunControl
 
 from workflow_service.domain.run import JsonObject
-from workflow_service.ports import DrainedError, InvalidInputError, Report, RunContext, WorkflowError
+from workflow_service.ports import DrainedError, Report, RunContext, WorkflowError
 from workflow_service.workflows.engine.kept import Checkpointer
-from workflow_service.workflows.engine.schemas import input_faults, schema_fault, with_defaults
+from workflow_service.workflows.engine.schemas import check_input, schema_fault, with_defaults
 
 Graph = StateGraph[Any, Any, Any, Any]  # Any: the states of other people's graphs
 
@@ -57,9 +57,7 @@ class GraphWorkflow:
 
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError, with every fault, unless the input fits the schema."""
-        faults = input_faults(self.input_schema, input_data)
-        if faults:
-            raise InvalidInputError("; ".join(faults))
+        check_input(self.input_schema, input_data)
 
     async def run(self, context: RunContext) -> JsonObject:
         """
