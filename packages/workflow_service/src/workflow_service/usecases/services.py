@@ -3,10 +3,12 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from workflow_service.domain.run_statistics import RunStatistics
 from workflow_service.ports import (
     AnswerCache,
     DocumentStore,
     JobQueue,
+    Perform,
     RunFeed,
     RunStore,
     ServiceCatalog,
@@ -36,6 +38,9 @@ class ApiServices:
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     """Asks each part the service depends on whether it can be used now; never raises for one that cannot."""
 
+    count_runs: Callable[[], Awaitable[RunStatistics]]
+    """Counts the runs of all users that have not ended. Raises StoreUnavailableError."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerServices:
@@ -43,3 +48,6 @@ class WorkerServices:
 
     runs: RunStore
     workflows: Mapping[str, Workflow]
+    feed: RunFeed
+    """Wakes for runs of this worker that are to end."""
+    perform: Perform

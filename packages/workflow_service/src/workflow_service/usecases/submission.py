@@ -50,11 +50,12 @@ async def submit_run(
         webhooks.check(webhook_url)
     run, is_new = await runs.create(new)
     if is_new:
-        await _enqueue(run, queue)
+        await enqueue(run, queue)
     return run, is_new
 
 
-async def _enqueue(run: Run, queue: JobQueue) -> None:
+async def enqueue(run: Run, queue: JobQueue) -> None:
+    """Tell the broker of a committed run; one that is away is told later, by the reaper."""
     try:
         await queue.enqueue(run.id)
     except QueueUnavailableError as error:
