@@ -9,9 +9,9 @@ CELERIES = celery-5.5 celery-5.6 celery-5.7
 CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
-.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules check-precision \
+.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules docs-workflows check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
-	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime fuzz-api clean
+	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing bench-service soak soak-celery soak-runtime fuzz-api clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -101,6 +101,9 @@ docs-errors: $(STAMP)  ## The pages of docs/errors, with what the code prints
 docs-rules: $(STAMP)  ## The pages of docs/rules, with what the code prints
 	$(BIN)/python packages/homeloop/tests/check/pages.py
 
+docs-workflows: $(STAMP)  ## docs/reference/workflow-definition.md, with the keys of the schema
+	$(BIN)/python packages/workflow_service/tests/engine/test_definition_docs.py
+
 check-precision: $(STAMP)  ## homeloop check on large installed packages; writes docs/reference/check-precision.md
 	$(BIN)/python packages/homeloop/tests/check/precision.py --write docs/reference/check-precision.md
 
@@ -146,6 +149,12 @@ soak-celery: $(STAMP)  ## Workers at load for SOAK_SECONDS (600) for each of SOA
 
 soak-runtime: $(STAMP)  ## Random steps on the runtime for SOAK_SECONDS (600), from SEED (random)
 	$(BIN)/python -W error packages/homeloop/tests/runtime/any_order --seconds $(or $(SOAK_SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+soak: $(STAMP)  ## The service used for SOAK_SECONDS (600), its parts restarted meanwhile; writes docs/reference/soak.md
+	$(BIN)/python packages/workflow_service/tests/soak --seconds $(or $(SOAK_SECONDS),600) --write docs/reference
+
+bench-service: $(STAMP)  ## Runs a second and how long one takes, beside Aegra and a bare FastAPI with Celery
+	$(BIN)/python bench/service.py
 
 clean:  ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*

@@ -4,34 +4,51 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import Isolation as Tier
-from homeloop import IsolationExecutor, LoopLocal, bind_callback
+from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
 from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
+from workflow_service.external.resources import set_current_resources
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
+from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
-from workflow_service.ports import ProcessLostError, Report, RunTimeoutError, StoreUnavailableError, Workflow
+from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
+from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
+from workflow_service.ports import (
+    ProcessLostError,
+    Report,
+    RunStore,
+    RunTimeoutError,
+    ServiceCatalog,
+    StoreUnavailableError,
+    Workflow,
+)
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
 from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.library import all_workflows
+from workflow_service.workflows.plugins import WorkflowTools
+from workflow_service.workflows.workflow_engine import WorkflowEngine
 
 T = TypeVar("T")
 
@@ -53,6 +70,8 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
+    resources = _resources(settings, connect)
+    catalog = RegisteredServices(service_registry, resources)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -67,11 +86,15 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             documents=PostgresDocumentStore(connect),
             feed=feed,
             queue=queue,
-            workflows=_workflows(settings, connect),
+            workflows=_workflows(settings, connect, catalog),
             identification=_identification(settings, connect),
-            catalog=RegisteredServices(service_registry, _resources(settings)),
+            catalog=catalog,
+            webhooks=PostgresWebhookStore(connect),
+            webhook_sender=_webhook_sender(settings, resources),
+            answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
+            count_runs=PostgresRunStatistics(connect).count,
         )
 
 
@@ -99,10 +122,12 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    workflows = _workflows(settings, connect)
+    resources = _resources(settings, connect)
+    set_current_resources(resources)  # for code that opens services by itself
+    workflows = _workflows(settings, connect, RegisteredServices(service_registry, resources))
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
-        runs=_runs(settings, connect),
+        runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
         workflows=workflows,
         feed=_CancelFeed(settings.database_url),
         perform=Performer(
@@ -112,6 +137,14 @@ def worker_services(settings: Settings) -> WorkerServices:
             elsewhere=_run_elsewhere,
         ),
     )
+
+
+def workflow_engine(settings: Settings) -> WorkflowEngine:
+    """Join what runs workflows here and now, without a queue. Nothing is opened before the first run.
+
+    The database's schema must be up to date: the API sees to it, or ``workflow-service migrate``.
+    """
+    return WorkflowEngine(worker_services(settings).workflows, run)
 
 
 class _CancelFeed:
@@ -141,6 +174,8 @@ async def _run_apart(
             fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
         )
     except CallTimeoutError as error:
+        if timeout is None:  # of something that the workflow itself has called
+            raise
         raise RunTimeoutError(
             f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
         ) from error
@@ -185,11 +220,16 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings) -> ServiceResources:
-    return ServiceResources(settings)
+def _resources(settings: Settings, connect: Connect) -> ServiceResources:
+    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
 
 
-def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
+
+
+def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
         lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
         name="checkpoint pool",
@@ -204,8 +244,9 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
         timeout=settings.parse_timeout,
         memory_bytes=settings.parse_memory_bytes,
     )
-    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer),)
-    return {workflow.name: workflow for workflow in workflows}
+    documents = PostgresDocumentStore(connect)
+    tools = WorkflowTools(documents, parser, catalog, model=None, checkpointer=checkpointer)
+    return all_workflows([ContractAnalysis(documents, parser, checkpointer)], tools, settings.definitions)
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:

@@ -21,6 +21,7 @@ from workflow_service.domain.run import (
     RunStatus,
     Standing,
 )
+from workflow_service.domain.webhook import Delivery, DeliveryStatus, DueDelivery, Outcome
 
 Report = Callable[[str, int, str], Awaitable[None]]
 """``await report(step, percent, description)``: returns when the step is persisted; callable from any loop."""
@@ -101,6 +102,9 @@ class RunStore(Protocol):
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor).
 
         Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
+
+        Raises:
+            InvalidInputError: The user has no run ``before``: it may have been deleted.
         """
         ...
 
@@ -273,6 +277,10 @@ class DocumentStore(Protocol):
         """Return the record of the user's document; None if there is none or it is another user's."""
         ...
 
+    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
+        """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""
+        ...
+
     async def content(self, user_id: str, document_id: UUID) -> bytes | None:
         """Return the file's bytes; None as get does."""
         ...
@@ -405,6 +413,66 @@ class AnswerCache(Protocol):
         """
         ...
 
+    async def prune(self) -> int:
+        """Remove answers that nobody may use any more, of all users; return how many those were."""
+        ...
+
+
+class WebhookStore(Protocol):
+    """Deliveries of webhooks. A run that asks for one gets its delivery in the transaction of its ending."""
+
+    async def take_due(
+        self, limit: int, per_user: int, busy: Sequence[str], lease: float
+    ) -> Sequence[DueDelivery]:
+        """Return deliveries to be sent now; each is due again after ``lease`` seconds unless its outcome is told.
+
+        Args:
+            limit: So many at most.
+            per_user: Of one user so many at most.
+            busy: Users who get none now.
+            lease: Seconds.
+        """
+        ...
+
+    async def record(self, delivery: DueDelivery, outcome: Outcome, pause: float | None) -> None:
+        """Write down an attempt's outcome; after ``pause`` seconds it is sent again, None is the end of it."""
+        ...
+
+    async def list_recent(
+        self,
+        user_id: str,
+        limit: int,
+        before: UUID | None = None,
+        run_id: UUID | None = None,
+        status: DeliveryStatus | None = None,
+    ) -> Sequence[Delivery]:
+        """Return the user's deliveries, newest first, from the one after ``before`` (an id: the cursor)."""
+        ...
+
+    async def send_again(self, user_id: str, delivery_id: UUID) -> Delivery | None:
+        """Make the user's delivery due now; None if there is none. One that has ended begins anew."""
+        ...
+
+
+class WebhookSender(Protocol):
+    """Sends webhooks, signed."""
+
+    def check(self, url: str) -> None:
+        """Refuse an address that nothing could be sent to.
+
+        Raises:
+            InvalidInputError: The message says what is wrong.
+        """
+        ...
+
+    def secrets_of(self, user_id: str) -> Sequence[str]:
+        """Return what the user's receivers verify signatures with, the current one first."""
+        ...
+
+    async def send(self, delivery: DueDelivery) -> Outcome:
+        """Send once, and say how it went; never raises for what the receiver does."""
+        ...
+
 
 class LanguageModel(Protocol):
     """A language model, chosen by configuration."""
@@ -426,7 +494,22 @@ class ServiceError(Exception):
 
 
 class InvalidInputError(ServiceError):
-    """The request names an unknown workflow or carries input the workflow cannot take."""
+    """
+    The request names an unknown workflow or carries input the workflow cannot take.
+
+    Attributes:
+        faults: What is wrong where, for who shows it beside a field: ``(place, message)``, where a place is a path
+            from the request, such as ``"input_data.people[0].name"``. The error's text says the same in full.
+    """
+
+    def __init__(self, message: str, faults: Sequence[tuple[str, str]] = ()) -> None:
+        """Say what is wrong, and where."""
+        super().__init__(message, tuple(faults))
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
 
 
 class IdempotencyConflictError(ServiceError):

@@ -18,11 +18,19 @@ T = TypeVar("T")
 BOUND = 30.0  # seconds for a scenario
 
 
-@pytest.fixture
-def providers() -> Iterator[ProviderServer]:
-    """The server in the providers' formats; afterwards it has stopped."""
+@pytest.fixture(scope="session")
+def _running_providers() -> Iterator[ProviderServer]:
     with ProviderServer() as server:
         yield server
+
+
+@pytest.fixture
+def providers(_running_providers: ProviderServer) -> Iterator[ProviderServer]:
+    """The server in the providers' formats, with nothing to do but answer."""
+    script = _running_providers.script
+    script.reset()
+    yield _running_providers
+    script.reset()
 
 
 @pytest.fixture
@@ -63,9 +71,8 @@ def run() -> Callable[[Callable[[], Awaitable[T]]], T]:
             assert not left, left
             return result
 
-        before = threading.active_count()
         result = asyncio.run(main())
-        assert threading.active_count() == before
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("asyncio")]
         return result
 
     return run_bounded

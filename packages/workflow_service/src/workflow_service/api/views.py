@@ -1,5 +1,6 @@
 """What requests and answers look like in JSON."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -132,6 +133,26 @@ class DocumentView(BaseModel):
             sha256=document.sha256,
             created_at=document.created_at,
         )
+
+
+class DocumentPage(BaseModel):
+    """
+    Some of a user's documents, newest first; ``next`` is the ``before`` of the following page.
+
+    ``max_bytes`` is the size of the largest file that is taken: a browser that knows it can say so before it sends
+    a larger one, whose answer may be lost with the connection.
+    """
+
+    documents: list[DocumentView]
+    next: UUID | None
+    max_bytes: int
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], limit: int, max_bytes: int) -> Self:
+        """Show at most ``limit`` of ``documents``; one more than that says that another page follows."""
+        shown = [DocumentView.of(document) for document in documents[:limit]]
+        following = shown[-1].document_id if len(documents) > limit else None
+        return cls(documents=shown, next=following, max_bytes=max_bytes)
 
 
 class WorkflowView(BaseModel):

@@ -42,6 +42,12 @@ async def execute(
 ) -> Accepted:
     """Commit a run of a workflow; a worker takes it from there."""
     new = NewRun(user_id, request.workflow_name, request.input_data, request.options.chosen(), idempotency_key)
-    run, _ = await submit_run(new, runs=services.runs, queue=services.queue, workflows=services.workflows)
+    run, _ = await submit_run(
+        new,
+        runs=services.runs,
+        queue=services.queue,
+        workflows=services.workflows,
+        webhooks=services.webhook_sender,
+    )
     response.headers["Location"] = f"{PREFIX}/runs/{run.id}"
     return Accepted(run_id=run.id, status=run.status)
