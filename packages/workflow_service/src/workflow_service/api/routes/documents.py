@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services, UploadSlots
+from workflow_service.api.problems import problems
 from workflow_service.api.routes import PREFIX
 from workflow_service.api.views import DocumentPage, DocumentView, SampleList, SampleView
 from workflow_service.usecases.documents import upload_document
@@ -24,7 +25,7 @@ async def _one_file(request: Request) -> None:
         raise RequestValidationError([fault])
 
 
-@router.post("/documents", status_code=201, dependencies=[Depends(_one_file)])
+@router.post("/documents", status_code=201, dependencies=[Depends(_one_file)], responses=problems(400, 413, 415))
 async def upload(
     file: UploadFile, user_id: User, services: Services, slots: UploadSlots, response: Response
 ) -> DocumentView:
@@ -45,7 +46,7 @@ async def list_documents(
     return DocumentPage.of(found, limit, services.settings.max_upload_bytes)
 
 
-@router.get("/documents/{document_id}")
+@router.get("/documents/{document_id}", responses=problems(404))
 async def get_document(document_id: UUID, user_id: User, services: Services) -> DocumentView:
     """Return the record of a document."""
     document = await services.documents.get(user_id, document_id)
@@ -61,7 +62,7 @@ async def samples(_user_id: User, services: Services) -> SampleList:
     return SampleList(samples=[SampleView.model_validate(sample) for sample in found])
 
 
-@router.post("/samples/{name}/documents", status_code=201)
+@router.post("/samples/{name}/documents", status_code=201, responses=problems(404, 413, 415))
 async def take_sample(
     name: str, user_id: User, services: Services, slots: UploadSlots, response: Response
 ) -> DocumentView:
