@@ -8,9 +8,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 
 from workflow_service.domain.run import JsonObject
-from workflow_service.ports import InvalidInputError, Report, RunContext, WorkflowError
+from workflow_service.ports import Report, RunContext, WorkflowError
 from workflow_service.workflows.engine.kept import Checkpointer
-from workflow_service.workflows.engine.schemas import input_faults, schema_fault, with_defaults
+from workflow_service.workflows.engine.schemas import check_input, schema_fault, with_defaults
 
 Graph = StateGraph[Any, Any, Any, Any]  # Any: the states of other people's graphs
 
@@ -55,9 +55,7 @@ class GraphWorkflow:
 
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError, with every fault, unless the input fits the schema."""
-        faults = input_faults(self.input_schema, input_data)
-        if faults:
-            raise InvalidInputError("; ".join(faults))
+        check_input(self.input_schema, input_data)
 
     async def run(self, context: RunContext) -> JsonObject:
         """

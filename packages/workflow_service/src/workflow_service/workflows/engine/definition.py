@@ -165,4 +165,4 @@ def _call_problems(
                 yield source.problem(place, message, at_key=True)
         elif not any("${{" in text for _, text in texts(value)):
             for fault in input_faults(properties[key], value):
-                yield source.problem(place, fault.replace("input", f"{call.operation}'s {key}", 1))
+                yield source.problem(place, fault.about(f"{call.operation}'s {key}"))

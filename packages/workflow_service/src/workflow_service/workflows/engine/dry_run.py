@@ -66,7 +66,7 @@ def plan(definition: Definition, input_data: JsonObject, assumed: Mapping[str, J
     Raises:
         InvalidInputError: The input does not fit the schema, or ``assumed`` names a step that there is not.
     """
-    faults = input_faults(definition.input_schema, input_data)
+    faults = [str(fault) for fault in input_faults(definition.input_schema, input_data)]
     faults += [
         f"there is no step {name!r}{did_you_mean(name, definition.steps)}"
         for name in assumed

@@ -95,7 +95,7 @@ class _Reading:
                 self._add((*path, "required", index), message)
         if "default" in schema:
             for fault in input_faults(schema, schema["default"]):
-                self._add((*path, "default"), fault.replace("input", "this default", 1))
+                self._add((*path, "default"), fault.about("this default"))
         for name, each in properties.items():
             self._check_input(each, (*path, "properties", name))
         if "items" in schema:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,6 +12,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
 
 from workflow_service.domain.run import JsonObject
+from workflow_service.ports import InvalidInputError
 from workflow_service.workflows.engine.problems import Problem, did_you_mean
 from workflow_service.workflows.engine.source import Json, Path, Source
 
@@ -58,10 +60,38 @@ def structure_problems(source: Source) -> Iterator[Problem]:
             yield source.problem(path, _told(error, _called(path)), at_key=error.validator == "required")
 
 
-def input_faults(schema: JsonObject, value: Json) -> list[str]:
-    """Return what in ``value`` does not fit ``schema``, each with the place in it; empty if all fits."""
+@dataclass(frozen=True, slots=True, order=True)
+class InputFault:
+    """What is wrong at a place of an input; the place is ``""``, ``".people[0]"`` and the like."""
+
+    place: str
+    told: str  # with what joins it to the place: a space, or a colon
+
+    @property
+    def message(self) -> str:
+        """What is wrong, for who knows the place."""
+        return self.told.lstrip(": ")
+
+    def about(self, what: str) -> str:
+        """Return it as a sentence on ``what``, whose place it is."""
+        return f"{what}{self.place}{self.told}"
+
+    def __str__(self) -> str:
+        return self.about("input")
+
+
+def input_faults(schema: JsonObject, value: Json) -> list[InputFault]:
+    """Return what in ``value`` does not fit ``schema``; empty if all fits."""
     validator = Draft202012Validator(schema, format_checker=_FORMATS)
-    return sorted(_input_fault(error) for error in validator.iter_errors(value))
+    return sorted(fault for error in validator.iter_errors(value) for fault in _input_faults(error))
+
+
+def check_input(schema: JsonObject, value: Json) -> None:
+    """Raise InvalidInputError, with every fault, unless ``value`` fits ``schema``."""
+    faults = input_faults(schema, value)
+    if faults:
+        places = [(f"input_data{fault.place}", fault.message) for fault in faults]
+        raise InvalidInputError("; ".join(map(str, faults)), places)
 
 
 def with_defaults(schema: JsonObject, value: Json) -> Json:
@@ -92,12 +122,14 @@ def _definition_validator() -> Draft202012Validator:
     return Draft202012Validator(definition_schema())
 
 
-def _input_fault(error: ValidationError) -> str:
+def _input_faults(error: ValidationError) -> Iterator[InputFault]:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
     if error.validator == "additionalProperties":
         known, unknown = _keys(error)
-        return "; ".join(f"input{place} has no {key!r}{did_you_mean(key, known)}" for key in unknown)
-    return _told(error, f"input{place}")
+        for key in unknown:
+            yield InputFault(place, f" has no {key!r}{did_you_mean(key, known)}")
+    else:
+        yield InputFault(place, _told(error, ""))
 
 
 def _keys(error: ValidationError) -> tuple[Collection[str], list[str]]:

@@ -7,7 +7,6 @@ from uuid import UUID
 from workflow_service.domain.run import JsonObject
 from workflow_service.ports import (
     ClaimLostError,
-    InvalidInputError,
     LanguageModel,
     ModelUnavailableError,
     RunContext,
@@ -20,7 +19,7 @@ from workflow_service.workflows.engine.definition import Definition, ModelCall, 
 from workflow_service.workflows.engine.expressions import ExpressionError
 from workflow_service.workflows.engine.kept import Checkpointer, KeptOutcomes
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
-from workflow_service.workflows.engine.schemas import input_faults, with_defaults
+from workflow_service.workflows.engine.schemas import check_input, with_defaults
 
 _SHOWN = 160  # characters of a reason in a line of progress
 
@@ -65,9 +64,7 @@ class DefinedWorkflow:
 
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError, with every fault, unless the input fits the schema."""
-        faults = input_faults(self.input_schema, input_data)
-        if faults:
-            raise InvalidInputError("; ".join(faults))
+        check_input(self.input_schema, input_data)
 
     async def run(self, context: RunContext) -> JsonObject:
         """
