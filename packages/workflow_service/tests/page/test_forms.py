@@ -110,6 +110,10 @@ def test_what_is_wrong_is_said_beside_the_field_before_anything_is_sent(person: 
     ):
         expect(field(person, name).locator(".error")).to_contain_text(says)
     expect(field(person, "days").get_by_role("textbox")).to_have_attribute("aria-invalid", "true")
+    radius = field(person, "radius").get_by_role("textbox")
+    radius.fill("1,000")
+    person.start()
+    expect(field(person, "radius").locator(".error")).to_contain_text("write 1000 or 1.000")
     faults.get_by_role("button", name="Days").click()
     expect(field(person, "days").get_by_role("textbox")).to_be_focused()
     assert not any(url.endswith("/execute") for url in person.requests)
@@ -222,6 +226,21 @@ def test_run_again_fills_the_form_with_what_was_asked(person: Any) -> None:
     assert again["input_data"] == {**request["input_data"], "place": "Luleå", "urgent": False}
     person.page.go_back()
     expect(person.page.locator("#view-workflow")).to_be_visible()
+
+
+def test_entries_of_a_list_can_be_removed(person: Any) -> None:
+    """The others keep their values, are counted anew, and the focus is on the one that took the place."""
+    person.open_form("every_field")
+    page = person.page
+    for tag in ("a", "b", "c"):
+        page.get_by_role("button", name="Add to Tags").click()
+        page.keyboard.type(tag)
+    expect(page.get_by_role("button", name="Add to Tags")).to_be_disabled()
+    page.get_by_role("button", name="Remove Entry 2").click()
+    expect(page.get_by_label("Entry 2")).to_be_focused()
+    expect(page.get_by_label("Entry 2")).to_have_value("c")
+    expect(page.get_by_role("button", name="Remove Entry")).to_have_count(2)
+    expect(page.get_by_role("button", name="Add to Tags")).to_be_enabled()
 
 
 def test_form_can_be_filled_by_keyboard(person: Any) -> None:
