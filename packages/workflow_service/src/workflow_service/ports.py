@@ -102,6 +102,9 @@ class RunStore(Protocol):
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor).
 
         Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
+
+        Raises:
+            InvalidInputError: The user has no run ``before``: it may have been deleted.
         """
         ...
 
