@@ -125,7 +125,7 @@ def wait_until(look: Callable[[], Any]) -> Any:
     while time.monotonic() < deadline:
         if found := look():
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError("what was waited for did not happen")
 
 
