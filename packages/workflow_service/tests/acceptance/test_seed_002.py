@@ -1,4 +1,4 @@
-"""What the team of the seed document 002 asked for: their three tests, on their pool and on ours, and a clean log."""
+"""What the team of the seed document 002 asked for: three tests, on their pool and on ours, and a clean log."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
