@@ -130,7 +130,9 @@ async def _service_problem(_request: Request, error: Exception) -> ProblemRespon
         found for cls in type(error).__mro__ if (found := _STATUS_AND_KIND.get(cls)) is not None
     )
     faults = error.faults if isinstance(error, InvalidInputError) else ()
-    members = {"errors": [{"field": place, "message": message} for place, message in faults]} if faults else {}
+    members: dict[str, Any] = {}  # Any: JSON
+    if faults:
+        members["errors"] = [{"field": place, "message": message} for place, message in faults]
     return ProblemResponse(status, title, str(error), kind=kind, **members)
 
 
