@@ -129,10 +129,9 @@ async def _service_problem(_request: Request, error: Exception) -> ProblemRespon
     status, kind, title = next(
         found for cls in type(error).__mro__ if (found := _STATUS_AND_KIND.get(cls)) is not None
     )
-    faults = error.faults if isinstance(error, InvalidInputError) else ()
     members: dict[str, Any] = {}  # Any: JSON
-    if faults:
-        members["errors"] = [{"field": place, "message": message} for place, message in faults]
+    if isinstance(error, InvalidInputError) and error.faults:
+        members["errors"] = [{"field": place, "message": message} for place, message in error.faults]
     return ProblemResponse(status, title, str(error), kind=kind, **members)
 
 
