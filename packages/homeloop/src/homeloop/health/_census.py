@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any, Literal, cast
 
 from homeloop.runtime import is_ours
@@ -67,7 +68,21 @@ def running_task(loop: Loop) -> str | None:
 
 def task_name(task: AnyTask) -> str:
     """Name the coroutine that a task runs, homeloop's own left out."""
-    return _name(_outermost(task))
+    coroutine = _outermost(task)
+    # Of a call that runs at this moment, or has not begun, nobody tells what it has called.
+    return "a call" if _owner(coroutine) == "homeloop" else _name(coroutine)
+
+
+def task_code(task: AnyTask) -> CodeType | None:
+    """Return the code of the coroutine that a task runs, homeloop's own left out; None if it has none."""
+    coroutine = _outermost(task)
+    code: CodeType | None = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
+    return code
+
+
+def is_langgraphs(task: AnyTask) -> bool:
+    """Tell whether LangGraph made a task."""
+    return _owner(_outermost(task)) == "langgraph"
 
 
 def tasks_known(_: Iterable[Loop]) -> Iterable[AnyTask]:

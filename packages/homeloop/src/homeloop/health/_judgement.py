@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from homeloop.health._advice import ADVICE
 from homeloop.health._report import (
     Finding,
     Incident,
@@ -13,19 +14,6 @@ from homeloop.health._report import (
     Status,
 )
 from homeloop.health._thresholds import HealthThresholds
-
-ADVICE = {
-    "call-abandoned": "find what ignores its cancellation: `except BaseException`, or a call that blocks",
-    "callback-failed": "handle the error in the callback, or have it raised with on_error='raise'",
-    "interpreter-stalled": "find what keeps the interpreter's lock, and run it in a process of its own",
-    "loop-blocked": "move what blocks to asyncio.to_thread()",
-    "loop-fault": "`homeloop explain` tells what it means",
-    "resource-lost": "end the loop with shutdown_asyncgens(), as asyncio.run() does, and let closing end in time",
-    "runtime-lost": "see the log for what ended or blocked its loop",
-    "task-left": "await what you start before you return, or keep it in an asyncio.TaskGroup",
-    "worker-lost": "see its exit code in the log: -9 is often the system's, short of memory",
-}
-"""What to do about a kind of finding that events tell of."""
 
 _LASTING = frozenset({"loop-blocked", "call-abandoned"})
 """Faults that begin with an event and are seen as long as they last: they are not told twice."""

@@ -118,12 +118,18 @@ class Incident:
         text: What happened.
         at: When, in seconds since the epoch.
         age: How long ago, in seconds.
+        advice: What to do.
+        stack: What blocked or waited, outermost frame first.
+        facts: What else is known, as names and values.
     """
 
     kind: str
     text: str
     at: float
     age: float
+    advice: str = ""
+    stack: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
