@@ -157,8 +157,7 @@ def _awaiting(task: AnyTask, by_task: dict[int, _Seen], waiters: dict[int, _Seen
 
 
 def _held_by(callback: Any) -> Iterator[object]:
-    kind: type = type(callback)
-    if kind is partial:
+    if callback.__class__ is partial:
         yield from callback.args
     if (owner := getattr(callback, "__self__", None)) is not None:
         yield owner
