@@ -43,12 +43,7 @@ def empty_database(postgres_url: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _migrated_database(postgres_url: str) -> Iterator[str]:
     with _database(postgres_url) as url:
-
-        async def prepare() -> None:
-            async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
-                await migrate(pool.acquire)
-
-        asyncio.run(prepare())
+        asyncio.run(migrate(url))
         yield url
 
 

@@ -11,6 +11,9 @@ from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
+HARNESSES = ("pytest_asyncio", "anyio.pytest_plugin", "starlette.testclient", "fastapi.testclient", "_pytest")
+"""How the modules' names begin of what runs loops for tests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

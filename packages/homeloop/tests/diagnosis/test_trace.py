@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import uvloop
+from anyio.from_thread import start_blocking_portal
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 import homeloop
 from homeloop import diagnose, trace
@@ -49,6 +52,40 @@ def test_timer_of_another_loop(heard: list[trace.LoopFault]) -> None:
     assert fault.kind == "reuse-across-runs"
     assert fault.used_at is not None
     assert fault.used_at.source.strip() == "self.loop.call_later(BOUND, print).cancel()"
+
+
+@pytest.mark.parametrize(("by_test_client", "kind"), [(True, "test-loop-mismatch"), (False, "two-live-loops")])
+def test_another_loop_that_a_test_runs(by_test_client: bool, kind: str, heard: list[trace.LoopFault]) -> None:
+    """What a test client runs is told apart from a program's own second loop, though nobody's error says so."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def root() -> None:
+        client.ask()
+
+    class Client:
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+
+        def ask(self) -> None:
+            self.loop.create_future().cancel()
+
+    def use() -> None:
+        if by_test_client:
+            assert TestClient(app).get("/").status_code == 200
+        else:
+            with start_blocking_portal() as portal:
+                portal.call(root)
+
+    async def main() -> None:
+        nonlocal client
+        client = Client()
+        await asyncio.to_thread(use)
+
+    client: Client
+    asyncio.run(main())
+    (fault,) = heard
+    assert fault.kind == kind
 
 
 async def closed_by_block() -> httpx.AsyncClient:

@@ -13,9 +13,9 @@ from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool,
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
-from workflow_service.gateways.postgres.migrator import is_migrated, migrate
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
+from workflow_service.gateways.postgres.schema import is_migrated
 from workflow_service.ports import StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.services import ApiServices, WorkerServices
@@ -34,12 +34,15 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         SchemaTooNewError: The database was migrated by a newer release.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
+    # Alembic weighs 24 MB: not for workers, which import this module too.
+    from workflow_service.gateways.postgres.migrator import migrate
+
     connect = _connect(settings)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
-        await migrate(connect)
+        await migrate(settings.database_url)
 
         async def ready() -> Mapping[str, bool]:
             return await _check(connect, queue)

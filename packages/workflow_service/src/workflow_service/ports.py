@@ -1,15 +1,28 @@
 """What the use cases need of the world, as shapes. Gateways and workflows fit them; bootstrap joins them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from workflow_service.domain.document import Document, DocumentText
+from workflow_service.domain.external import ExternalServiceResponse, ServiceDescription
+from workflow_service.domain.language_model import ModelAnswer
 from workflow_service.domain.run import Claim, JsonObject, NewRun, Progress, Run, RunEvent
 
 Report = Callable[[str, int, str], Awaitable[None]]
 """``await report(step, percent, description)``: returns when the step is persisted; callable from any loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a workflow is told of the run it works for."""
+
+    run_id: UUID
+    user_id: str
+    input_data: JsonObject
+    report: Report
 
 
 class RunStore(Protocol):
@@ -146,11 +159,16 @@ class Workflow(Protocol):
         """One sentence for the list of workflows."""
         ...
 
+    @property
+    def input_schema(self) -> JsonObject:
+        """The JSON Schema of the input; a form is made from it. `check` may ask for more than it can say."""
+        ...
+
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError if the workflow could not run on this input."""
         ...
 
-    async def run(self, run_id: UUID, user_id: str, input_data: JsonObject, report: Report) -> JsonObject:
+    async def run(self, context: RunContext) -> JsonObject:
         """Run, or go on after the last checkpoint of this run id, and return the result.
 
         Raises:
@@ -161,6 +179,53 @@ class Workflow(Protocol):
 
     async def forget(self, run_id: UUID) -> None:
         """Remove what is kept for going on with this run; it has ended, and nobody runs it again."""
+        ...
+
+
+class ServiceCaller(Protocol):
+    """An external service with its connections open, for one context on one loop."""
+
+    async def call(
+        self, operation: str, params: JsonObject, user_id: str, cache_ttl: float | None = None
+    ) -> ExternalServiceResponse:
+        """Ask the service; with ``cache_ttl`` (seconds), an answer that young is taken from the user's cache.
+
+        What the provider refuses, or fails at after the retries, is an answer with ``success=False``.
+
+        Raises:
+            InvalidInputError: No such operation, or parameters that it does not take.
+        """
+        ...
+
+
+class ServiceCatalog(Protocol):
+    """The external services that are configured."""
+
+    def describe(self) -> Collection[ServiceDescription]:
+        """Return what each service offers, by name."""
+        ...
+
+    def open(self, name: str) -> AbstractAsyncContextManager[ServiceCaller]:
+        """Open a service for the body, on the running loop; its connections are closed however the body ends.
+
+        Raises:
+            InvalidInputError: There is no such service, or it is not configured; the message says what to set.
+        """
+        ...
+
+
+class LanguageModel(Protocol):
+    """A language model, chosen by configuration."""
+
+    async def complete(
+        self, prompt: str, *, user_id: str, system: str | None = None, schema: JsonObject | None = None
+    ) -> ModelAnswer:
+        """Return the model's answer; with ``schema`` (JSON Schema of an object) one that fits it, as ``data``.
+
+        Raises:
+            WorkflowError: The model refused, or gave no answer that fits the schema after the retries.
+            ModelUnavailableError: The provider did not answer after the retries; another attempt may.
+        """
         ...
 
 
@@ -210,3 +275,7 @@ class WorkflowError(ServiceError):
 
 class UnreadableDocumentError(WorkflowError):
     """A file has no text that can be read."""
+
+
+class ModelUnavailableError(WorkflowError):
+    """The language model's provider did not answer."""

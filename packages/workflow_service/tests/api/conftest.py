@@ -18,7 +18,7 @@ import uvicorn
 
 from workflow_service.api import app as app_module
 from workflow_service.domain.run import Claim
-from workflow_service.ports import InvalidInputError, Report
+from workflow_service.ports import InvalidInputError, RunContext
 from workflow_service.settings import Settings
 from workflow_service.usecases.services import ApiServices
 
@@ -32,12 +32,13 @@ class IdleWorkflow:
 
     name = "idle"
     description = "Does nothing."
+    input_schema: Mapping[str, Any] = {"type": "object"}
 
     def check(self, input_data: Mapping[str, Any]) -> None:
         if "bad" in input_data:
             raise InvalidInputError("input_data.bad must not be set")
 
-    async def run(self, run_id: UUID, user_id: str, input_data: Mapping[str, Any], report: Report) -> Any:
+    async def run(self, context: RunContext) -> Any:
         raise AssertionError("no worker here")
 
     async def forget(self, run_id: UUID) -> None:

@@ -154,5 +154,5 @@ def test_a_failed_run_gives_its_error_as_a_problem(client, server):
 def test_workflows_are_listed_by_name(client):
     """Name and description, nothing else."""
     assert client.get("/api/v1/workflows").json() == {
-        "workflows": [{"name": "idle", "description": "Does nothing."}]
+        "workflows": [{"name": "idle", "description": "Does nothing.", "input_schema": {"type": "object"}}]
     }

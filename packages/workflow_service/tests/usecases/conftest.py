@@ -6,7 +6,13 @@ from uuid import UUID
 
 import pytest
 
-from workflow_service.ports import InvalidInputError, QueueUnavailableError, Report, StoreUnavailableError
+from workflow_service.ports import (
+    InvalidInputError,
+    QueueUnavailableError,
+    Report,
+    RunContext,
+    StoreUnavailableError,
+)
 
 
 class ScriptedWorkflow:
@@ -14,6 +20,7 @@ class ScriptedWorkflow:
 
     name = "scripted"
     description = "Does what the test says."
+    input_schema: Mapping[str, Any] = {"type": "object"}
 
     def __init__(self, body: Callable[[Report], Awaitable[Any]]) -> None:
         self._body = body
@@ -24,8 +31,8 @@ class ScriptedWorkflow:
         if input_data.get("bad"):
             raise InvalidInputError("input_data.bad must not be set")
 
-    async def run(self, run_id: UUID, user_id: str, input_data: Mapping[str, Any], report: Report) -> Any:
-        return await self._body(report)
+    async def run(self, context: RunContext) -> Any:
+        return await self._body(context.report)
 
     async def forget(self, run_id: UUID) -> None:
         if not self.can_forget:

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 
 from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
-from workflow_service.ports import InvalidInputError, UnreadableDocumentError, WorkflowError
+from workflow_service.ports import InvalidInputError, RunContext, UnreadableDocumentError, WorkflowError
 from workflow_service.workflows.contract_analysis import ContractAnalysis
 
 pytestmark = pytest.mark.needs("postgres")
@@ -139,7 +139,7 @@ def test_a_contract_is_analysed_in_five_steps(
 
     async def main() -> None:
         chosen, steps = await upload(documents, name), Steps()
-        result = await workflow().run(uuid4(), USER, chosen, steps)
+        result = await workflow().run(RunContext(uuid4(), USER, chosen, steps))
         assert json.loads(json.dumps(result)) == result
         assert result["document"]["id"] == chosen["document_id"]
         assert result["document"]["filename"] == name
@@ -169,12 +169,12 @@ def test_a_run_goes_on_where_its_worker_died(
         chosen, run_id = await upload(documents, "mutual-nda.pdf"), uuid4()
         first, second = Steps(die_at), Steps()
         with pytest.raises(WorkerDiedError):
-            await workflow().run(run_id, USER, chosen, first)
-        result = await workflow().run(run_id, USER, chosen, second)
+            await workflow().run(RunContext(run_id, USER, chosen, first))
+        result = await workflow().run(RunContext(run_id, USER, chosen, second))
         assert first.names == STEPS[: STEPS.index(die_at)]
         assert second.names == STEPS[STEPS.index(die_at) :]
         assert documents.reads == (2 if die_at == "ingest" else 1)
-        assert result == await workflow().run(uuid4(), USER, chosen, Steps())
+        assert result == await workflow().run(RunContext(uuid4(), USER, chosen, Steps()))
 
     run(main)
 
@@ -209,9 +209,9 @@ def test_a_run_goes_on_from_every_state_that_a_kill_can_leave(
 
     async def main() -> None:
         chosen, run_id, second = await upload(documents, "mutual-nda.pdf"), uuid4(), Steps()
-        result = await workflow().run(run_id, USER, chosen, Steps())
+        result = await workflow().run(RunContext(run_id, USER, chosen, Steps()))
         await cut(empty_database, run_id, step, keep_writes)
-        assert await workflow().run(run_id, USER, chosen, second) == result
+        assert await workflow().run(RunContext(run_id, USER, chosen, second)) == result
         assert second.names == STEPS[max(step + keep_writes, 0) :]
 
     run(main)
@@ -224,8 +224,8 @@ def test_a_finished_run_returns_its_result_again(
 
     async def main() -> None:
         chosen, run_id, again = await upload(documents, "mutual-nda.pdf"), uuid4(), Steps()
-        result = await workflow().run(run_id, USER, chosen, Steps())
-        assert await workflow().run(run_id, USER, chosen, again) == result
+        result = await workflow().run(RunContext(run_id, USER, chosen, Steps()))
+        assert await workflow().run(RunContext(run_id, USER, chosen, again)) == result
         assert again.told == []
         assert documents.reads == 1
 
@@ -244,7 +244,7 @@ def test_a_forgotten_run_leaves_no_row(
     async def main() -> None:
         chosen, run_id, other = await upload(documents, "mutual-nda.pdf"), uuid4(), uuid4()
         for each in (run_id, other):
-            await workflow().run(each, USER, chosen, Steps())
+            await workflow().run(RunContext(each, USER, chosen, Steps()))
         for _ in range(2):
             await workflow().forget(run_id)
         assert await kept(run_id) == 0
@@ -264,7 +264,10 @@ def test_runs_on_one_workflow_do_not_mix(
         reports = [Steps(), Steps()]
         shared = workflow()
         results = await asyncio.gather(
-            *(shared.run(uuid4(), USER, chosen, steps) for chosen, steps in zip(inputs, reports, strict=True))
+            *(
+                shared.run(RunContext(uuid4(), USER, chosen, steps))
+                for chosen, steps in zip(inputs, reports, strict=True)
+            )
         )
         assert [result["document"]["filename"] for result in results] == names
         assert [steps.names for steps in reports] == [STEPS, STEPS]
@@ -283,7 +286,7 @@ def test_checkpoints_hold_json_only(
 
     async def main() -> None:
         run_id = uuid4()
-        await workflow().run(run_id, USER, await upload(documents, "mutual-nda.pdf"), Steps())
+        await workflow().run(RunContext(run_id, USER, await upload(documents, "mutual-nda.pdf"), Steps()))
         async with checkpointer() as saver:
             kept = [item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})]
         assert len(kept) >= len(STEPS)
@@ -317,7 +320,7 @@ def test_a_document_of_another_user_does_not_exist(
     async def main() -> None:
         chosen = await upload(documents, "mutual-nda.pdf")
         with pytest.raises(WorkflowError, match=f"there is no document {chosen['document_id']}"):
-            await workflow().run(uuid4(), "mallory", chosen, Steps())
+            await workflow().run(RunContext(uuid4(), "mallory", chosen, Steps()))
 
     run(main)
 
@@ -332,6 +335,6 @@ def test_an_unreadable_document_fails_for_good(
         chosen, run_id = {"document_id": str(document.id)}, uuid4()
         for _ in range(2):
             with pytest.raises(UnreadableDocumentError, match="damaged or incomplete"):
-                await workflow().run(run_id, USER, chosen, Steps())
+                await workflow().run(RunContext(run_id, USER, chosen, Steps()))
 
     run(main)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from homeloop._provenance import HARNESSES
 from homeloop.diagnosis._frames import NO_LOOP, Frame
 from homeloop.diagnosis._reading import attribute, is_loop, kind_name, kinds, owner_loop
 
 _MAX_CALLERS = 400
 _RUNNERS = frozenset(("run_until_complete", "run_forever"))
-_HARNESSES = ("pytest_asyncio", "anyio.pytest_plugin", "starlette.testclient", "fastapi.testclient", "_pytest")
 
 
 def tell_loops(frames: list[Frame], outside: Frame | None = None) -> None:
@@ -114,7 +114,7 @@ def _leaves_loop(frame: Frame) -> bool:
 def _in_harness(outer: list[Frame]) -> bool:
     """Say whether the innermost of these frames that is nobody's plumbing is a test tool's."""
     for frame in reversed(outer):
-        if frame.module.startswith(_HARNESSES):
+        if frame.module.startswith(HARNESSES):
             return True
         if not frame.is_standard and frame.top != "anyio":
             return False

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from homeloop._events import LoopFault, emit
-from homeloop._provenance import LoopFact, LoopRecord, Spot, loop_records, object_records
+from homeloop._provenance import HARNESSES, LoopFact, LoopRecord, Spot, loop_records, object_records
 
 Loop = asyncio.AbstractEventLoop
 LoopBound: Any = next(
@@ -23,6 +23,7 @@ _LIBRARIES = tuple(
 )
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - a string prefix is wanted
+_RUNNERS = frozenset(("run_until_complete", "run_forever"))
 _MAX_DEPTH = 60
 _MAX_CALLERS = 8
 _CLOSING = frozenset(
@@ -191,9 +192,28 @@ def misuse(thing: object, owner: Loop, current: Loop | None) -> str:
     if is_parents(owner):
         return "fork-inherited"
     if owner.is_running():
-        return "two-live-loops"
+        return "test-loop-mismatch" if _runs_for_a_test() else "two-live-loops"
     if isinstance(thing, LoopBound):
         return "primitive-rebind"
     if record is not None and record.made_at is not None and record.ran_in is None:
         return "loop-captured"
-    return "reuse-across-runs"
+    return "test-loop-mismatch" if _runs_for_a_test() else "reuse-across-runs"
+
+
+def _runs_for_a_test() -> bool:
+    """Say whether a test's tool, and not the program, runs the loop of this thread."""
+    frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage] - documented all the same
+    is_past_loop, inner = False, ""
+    while frame is not None:
+        module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+        if module == "anyio.from_thread" and name == "_call_func":
+            # Who called stands on another thread; a test client hands over code of its own, or its own callables.
+            given = (getattr(each, "__module__", None) or "" for each in frame.f_locals.get("args", ()))
+            return any(each.startswith(HARNESSES) for each in (inner, *given))
+        if is_past_loop and module.startswith(HARNESSES):
+            return True
+        if is_past_loop and is_programs(frame.f_code.co_filename):
+            return False
+        is_past_loop = is_past_loop or name in _RUNNERS or module == "asyncio.runners"
+        frame, inner = frame.f_back, module
+    return False

@@ -108,6 +108,7 @@ class WorkflowView(BaseModel):
 
     name: str
     description: str
+    input_schema: dict[str, Any]  # Any: JSON Schema
 
 
 class WorkflowList(BaseModel):

@@ -12,6 +12,7 @@ from workflow_service.ports import (
     ClaimLostError,
     InvalidInputError,
     Report,
+    RunContext,
     RunStore,
     StoreUnavailableError,
     Workflow,
@@ -104,7 +105,7 @@ async def _run_workflow(run: Run, workflows: Mapping[str, Workflow], report: Rep
         message = f"this worker has no workflow {run.workflow_name!r}; is it older than the API?"
         return _Ending(error=WorkflowError(message))
     try:
-        return _Ending(result=await workflow.run(run.id, run.user_id, run.input_data, report))
+        return _Ending(result=await workflow.run(RunContext(run.id, run.user_id, run.input_data, report)))
     except (ClaimLostError, StoreUnavailableError):
         raise
     except Exception as error:

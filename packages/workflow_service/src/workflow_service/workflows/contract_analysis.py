@@ -14,13 +14,35 @@ from workflow_service.domain.analysis import assess, extract, segment
 from workflow_service.domain.contract import Clause, ContractReport, Finding, FindingKind, Severity
 from workflow_service.domain.document import DocumentText, Page, Span
 from workflow_service.domain.run import JsonObject
-from workflow_service.ports import DocumentParser, DocumentStore, InvalidInputError, Report, WorkflowError
+from workflow_service.ports import (
+    DocumentParser,
+    DocumentStore,
+    InvalidInputError,
+    Report,
+    RunContext,
+    WorkflowError,
+)
 
 # BaseCheckpointSaver is generic in its version type, which is the saver's own affair.
 Saver = BaseCheckpointSaver[Any]
 
 _REPORT = "report"  # the key, in a run's configuration, of what tells the steps; it never enters the state
 _RESULT = "result"  # the key, in the state, of what a run returns; its last step sets it
+
+
+_INPUT_SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {
+        "document_id": {
+            "type": "string",
+            "format": "document-id",
+            "title": "Contract",
+            "description": "An uploaded PDF, DOCX, Markdown or text file.",
+        }
+    },
+    "required": ["document_id"],
+    "additionalProperties": False,
+}
 
 
 class AnalysisInput(TypedDict):
@@ -60,6 +82,7 @@ class ContractAnalysis:
         "Reads a contract and lists its parties, dates, term, governing law, money, obligations and risky "
         "clauses, each with its place in the text."
     )
+    input_schema = _INPUT_SCHEMA
 
     def __init__(
         self,
@@ -76,7 +99,7 @@ class ContractAnalysis:
         """Raise InvalidInputError unless the input is ``{"document_id": "<uuid>"}`` and nothing else."""
         _document_id(input_data)
 
-    async def run(self, run_id: UUID, user_id: str, input_data: JsonObject, report: Report) -> JsonObject:
+    async def run(self, context: RunContext) -> JsonObject:
         """Run the steps that are not done yet, and return the result.
 
         A run that is finished returns its result again; a run whose worker died goes on after its last step.
@@ -86,8 +109,8 @@ class ContractAnalysis:
             WorkflowError: The document does not exist, or cannot be read.
             StoreUnavailableError: The database did not answer; another attempt goes on.
         """
-        document_id = _document_id(input_data)
-        config: RunnableConfig = {"configurable": {"thread_id": str(run_id), _REPORT: report}}
+        document_id = _document_id(context.input_data)
+        config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
         async with self._checkpointer() as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
@@ -97,7 +120,7 @@ class ContractAnalysis:
                 return _result(kept.values)
             start: AnalysisInput | None = None  # go on where the checkpoint is; any input would begin anew
             if kept.created_at is None:
-                start = {"document_id": str(document_id), "user_id": user_id}
+                start = {"document_id": str(document_id), "user_id": context.user_id}
             return _result(await graph.ainvoke(start, config, durability="sync"))
 
     async def forget(self, run_id: UUID) -> None:

@@ -1,0 +1,19 @@
+"""For migrations: their statements stand in a file of SQL beside them, which people and tools can read."""
+
+import re
+from pathlib import Path
+
+from alembic import op
+
+_LIKE_A_PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w)")
+
+
+def execute_sql_beside(migration: str) -> None:
+    """Run the statements of the file that has a migration's name and ends with ``.sql``.
+
+    Args:
+        migration: The path of the migration, its ``__file__``.
+    """
+    sql = Path(migration).with_suffix(".sql").read_text(encoding="utf-8")
+    # SQLAlchemy would take ':word' for a parameter, in a comment too.
+    op.execute(_LIKE_A_PARAMETER.sub(r"\\:", sql))
