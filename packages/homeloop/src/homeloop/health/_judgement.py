@@ -47,16 +47,7 @@ def size(runtimes: Iterable[RuntimeHealth], resources: Iterable[ResourceHealth])
     """Return the sizes that what was measured speaks for."""
     return (
         *(hint for runtime in runtimes for hint in _size_runtime(runtime)),
-        *(
-            SizingHint(
-                resource.name,
-                resource.most_leases,
-                f"{resource.name}: at most {resource.most_leases} leases of one instance at the same time; a "
-                "pool of that size makes nobody wait",
-            )
-            for resource in resources
-            if resource.most_leases > 1
-        ),
+        *(hint for resource in resources for hint in _size_resource(resource)),
     )
 
 
@@ -192,3 +183,17 @@ def _size_runtime(runtime: RuntimeHealth) -> Iterator[SizingHint]:
         yield SizingHint(
             runtime.name, threads, f"{runtime.name!r}: {threads} threads would leave no job of to_thread() waiting"
         )
+
+
+def _size_resource(resource: ResourceHealth) -> Iterator[SizingHint]:
+    wanted, what = resource.most_wanted, "connections"
+    if wanted is None:
+        wanted, what = resource.most_leases, "leases of one instance"
+    pools = (each.pool for each in resource.statistics.instances if each.pool is not None)
+    limit = min((pool.limit for pool in pools if pool.limit is not None), default=wanted)
+    if wanted > limit:
+        text = f"{wanted} {what} were wanted at the same time, and the pool gives {limit}; a limit of {wanted}"
+    else:
+        text = f"at most {wanted} {what} at the same time; a pool of that size"
+    if wanted > 1:
+        yield SizingHint(resource.name, wanted, f"{resource.name}: {text} makes nobody wait")
