@@ -214,6 +214,8 @@ def jobs_of(tree: Told) -> list[Told]:
                 )
                 job["tasks"] += group["number"]
                 job["oldest"] = max(job["oldest"], group["oldest"])
+                if group["waiting_at"]:  # the innermost of those that await each other tells most
+                    job.update(coroutine=group["coroutine"], waiting_at=group["waiting_at"])
             visit(loop, group["children"])
 
     for each in tree["trees"]:

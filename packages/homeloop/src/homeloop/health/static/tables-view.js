@@ -24,7 +24,7 @@ export function showJobs(detail) {
       const [labels, where, waits, tasks, known] = row.children;
       keepList(labels.firstElementChild, Object.entries(job.labels), ([name]) => name, ([name]) => element("div", {}, element("dt", {}, name), element("dd")), (pair, [, value]) => setText(pair.lastElementChild, value));
       setText(where, loop === undefined ? loopName(loop) : `${loopName(loop)}, thread ${loop.home.thread}`);
-      setText(waits, job.waiting_at.at(-1) ?? "runs now");
+      setText(waits, job.waiting_at.slice(-2).join(" › ") || "runs now");
       setText(tasks, job.tasks);
       setText(known, age(job.oldest));
     },
