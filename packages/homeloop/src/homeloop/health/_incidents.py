@@ -77,7 +77,32 @@ class Incidents:
 
 def _incident(event: Event, at: float, age: float) -> Incident:
     kind = KINDS[type(event)]
-    return Incident(kind, str(event), at, age, ADVICE[kind], _stack(event), tuple(_facts(event)))
+    return Incident(kind, _text(event), at, age, ADVICE[kind], _stack(event), tuple(_facts(event)))
+
+
+def _text(event: Event) -> str:
+    """Say what happened. The log has those without words of their own as data."""
+    match event:
+        case CallAbandoned():
+            return f"{event.what} on {event.runtime!r} ignores its cancellation, and nobody waits for it any more"
+        case CallbackFailed():
+            return f"callback {event.what} of {event.home} failed: {event.error}"
+        case ResourceCloseFailed():
+            return f"{event.what} on {event.home} could not be closed, and was let go: {event.error}"
+        case ResourceDropped():
+            return (
+                f"{event.what} on {event.home} was not closed: its loop was closed without ending what lived there"
+            )
+        case RuntimeDied():
+            return f"the loop of {event.runtime!r} ended without having been told to: {event.reason}"
+        case RuntimeStuck():
+            return f"the loop of {event.runtime!r} did not end in time, and was left behind with its thread"
+        case TaskLeft():
+            return f"{event.what} was still there when the loop of {event.runtime!r} was closed, though cancelled"
+        case WorkerLost():
+            return f"worker {event.pid} of {event.executor!r} ended without having been told to"
+        case _:
+            return str(event)
 
 
 def _stack(event: Event) -> tuple[str, ...]:
