@@ -55,6 +55,27 @@ sys.stdin.read()
 """
 
 
+AGAIN = """
+import sys, threading, time
+import homeloop
+from homeloop import HealthThresholds, default_monitor
+from homeloop._affinity import Affinity
+from homeloop._events import CallbackFailed, LoopStalled, emit
+
+default_monitor().thresholds = HealthThresholds(blocked=30.0)
+default_monitor().start(0.2)
+async def nothing(): pass
+homeloop.run(nothing)
+home = Affinity(1, 1, "asyncio.SelectorEventLoop", "homeloop")
+for seconds in (1.0, 1.1, 1.2):
+    emit(LoopStalled("homeloop", home, seconds, ("app.py:3 in handler",), None))
+for _ in range(2):
+    emit(CallbackFailed("boom()", home, "ValueError()"))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture
 def kept_threads() -> tuple[str, ...]:
     """Those that Playwright writes screenshots with."""
@@ -197,6 +218,25 @@ def test_one_chooses_among_processes(
     assert window.url.endswith(f"#pid={second}")
     window.go_back()
     expect(window.locator("#process-line")).to_contain_text(f"Process {first}")
+    os.kill(second, signal.SIGSTOP)
+    window.locator("#process-list a", has_text=str(second)).click()
+    expect(window.locator("#state")).to_have_text(re.compile(f"Process {second} is stopped .*lets it go on.$"))
+    expect(window.locator("#told")).to_be_hidden()  # what is known is of another process
+    os.kill(second, signal.SIGCONT)
+    expect(window.locator("#process-line")).to_contain_text(f"Process {second}")
+
+
+def test_a_fault_that_comes_again_and_again_is_told_once(
+    start_process: Start, served: HealthPage, window: Page
+) -> None:
+    """With how often it came, and when it came last."""
+    start_process(AGAIN)
+    window.goto(served.address)
+    expect(window.locator("#stacks li.stack", has_text="homeloop was blocked")).to_contain_text(
+        "3 times, the last"
+    )
+    expect(window.locator("#incidents li", has_text="callback boom")).to_contain_text("2 times, the last")
+    assert window.locator("#stacks li.stack", has_text="was blocked").count() == 1
 
 
 def test_what_a_process_tells_is_shown_as_text(start_process: Start, served: HealthPage, window: Page) -> None:

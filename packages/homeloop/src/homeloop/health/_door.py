@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
@@ -264,3 +265,12 @@ def is_stopped(pid: int) -> bool:
     except OSError:  # not on Linux, or it has ended meanwhile
         return False
     return status.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process that does not tell it; "" where the system does not tell either."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    return shlex.join(word.decode("utf-8", "replace") for word in words)

@@ -132,6 +132,7 @@ def _facts(event: Event) -> Iterator[tuple[str, str]]:
             yield "evidence", event.evidence
             yield "explained by", f"homeloop explain {event.kind}"
         case LoopBlocked() | LoopStalled():
+            yield "name", event.name if isinstance(event, LoopStalled) else f"{event.what} in {event.context_id}"
             yield "loop", str(event.home)
             yield "seconds", f"{event.seconds:.1f}"
         case TaskSpilled():

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from homeloop._events import logger
-from homeloop.health._door import LocalProcess, ask_process, is_stopped, local_processes
+from homeloop.health._door import LocalProcess, ask_process, command_of, is_stopped, local_processes
 from homeloop.health._http import Answer, HttpServer, Request, plain
 from homeloop.health._watchdog import THREAD_NAME, Watchdog
 from homeloop.runtime import RLock, forget_in_child
@@ -91,7 +91,6 @@ class HealthPage:
         self._followed: frozenset[str] = frozenset()
         self._looks = 0
         self._others: tuple[LocalProcess, ...] = ()
-        self._commands: dict[int, str] = {}
         self._lock = RLock()  # re-entered by signal handlers
         forget_in_child(self)
 
@@ -273,13 +272,11 @@ class HealthPage:
 
     def _summary(self, process: LocalProcess) -> Told:
         report = process.report
-        if "command" in report:
-            self._commands[process.pid] = report["command"]
         state = "stopped" if is_stopped(process.pid) else process.state
         return {
             "pid": process.pid,
             "state": state,
             "status": report.get("status"),
-            "command": self._commands.get(process.pid, ""),
+            "command": report.get("command") or command_of(process.pid),
             "parent": report.get("parent"),
         }

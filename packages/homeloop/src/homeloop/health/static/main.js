@@ -25,6 +25,8 @@ function route() {
   byId("view-token").hidden = true;
   byId("view-health").hidden = false;
   byId("pause").hidden = false;
+  byId("told").hidden = true; // it is of another process
+  byId("state").hidden = true;
   return look(readFragment().get("pid") ?? "", looking.signal);
 }
 
@@ -50,6 +52,7 @@ function show({ processes, process }) {
   setText(banner, words === null ? "" : lastDetail === null ? words : `${words} What is shown below is how it was before.`);
   if (process === null || process.state !== "answered") return;
   lastDetail = process;
+  byId("told").hidden = false;
   document.title = `${process.report.status}: ${process.pid} · homeloop`;
   showVerdict(process.report);
   showLoops(process, goToTasks);

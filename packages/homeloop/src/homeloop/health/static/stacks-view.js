@@ -1,18 +1,9 @@
 // What blocks: loops that do not run now, those that did not, and what every thread does.
 
 import { byId, element, keepList, setAttribute, setText } from "./dom.js";
-import { age, seconds, timeOfDay } from "./words.js";
-
-const BLOCKING = new Set(["loop-blocked", "interpreter-stalled"]);
-
-/** A list of frames, the innermost last. */
-export function frameList() {
-  return element("ol", { class: "frames" });
-}
-
-export function fillFrames(list, frames) {
-  keepList(list, frames.map((frame, at) => ({ frame, at })), ({ at }) => String(at), () => element("li"), (item, { frame }) => setText(item, frame));
-}
+import { fillFrames, frameList } from "./frames.js";
+import { isBlocking, together } from "./incidents-view.js";
+import { seconds, times } from "./words.js";
 
 export function showStacks(detail) {
   const { report } = detail;
@@ -24,10 +15,10 @@ export function showStacks(detail) {
     isNow: true,
     advice: "Move what blocks to asyncio.to_thread().",
   }));
-  const past = report.incidents.filter((each) => BLOCKING.has(each.kind) && !goesOn(each, report.loops)).map((each) => ({
-    key: `then ${each.at}`,
-    title: each.text,
-    hint: `${timeOfDay(each.at)}, ${age(each.age)} ago`,
+  const past = together(report.incidents.filter((each) => isBlocking(each) && !goesOn(each, report.loops))).map((each) => ({
+    key: `then ${each.key}`,
+    title: new Map(each.facts).has("name") ? `${new Map(each.facts).get("name")} was blocked` : each.text,
+    hint: times(each),
     frames: each.stack,
     isNow: false,
     advice: each.advice,

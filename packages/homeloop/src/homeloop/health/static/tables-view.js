@@ -18,7 +18,7 @@ export function showJobs(detail) {
     byId("jobs"),
     detail.jobs,
     (job) => JSON.stringify([job.loop, job.labels]),
-    () => element("tr", {}, element("th", { scope: "row" }, element("dl", { class: "labels" })), ...["Loop and thread", "Waits at", "Tasks", "Known for"].map((label) => element("td", { "data-label": label }))),
+    () => element("tr", {}, element("th", { scope: "row" }, element("dl", { class: "labels" })), ...["Loop and thread", "Waits at", "Tasks", "Known for"].map((label) => element("td", { "data-label": label, class: label.includes("at") ? null : "brief" }))),
     (row, job) => {
       const loop = loops.get(job.loop);
       const [labels, where, waits, tasks, known] = row.children;

@@ -1,7 +1,7 @@
 // The tasks of each loop as a tree: who awaits whom, alike ones together.
 
 import { byId, element, keepList, setAttribute, setText } from "./dom.js";
-import { fillFrames, frameList } from "./stacks-view.js";
+import { fillFrames, frameList } from "./frames.js";
 import { age, count, loopName } from "./words.js";
 
 export function showTasks(detail) {

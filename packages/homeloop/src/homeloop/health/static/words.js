@@ -38,3 +38,9 @@ export function count(number, one, many = `${one}s`) {
 export function loopName(loop) {
   return loop === undefined ? "a loop that is gone" : `${loop.name} (loop ${loop.home.loop})`;
 }
+
+/** How often something was, and when it was last. */
+export function times({ number, at, age: ago }) {
+  const last = `${timeOfDay(at)}, ${age(ago)} ago`;
+  return number === 1 ? last : `${number} times, the last ${last}`;
+}
