@@ -1,25 +1,56 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import cache, partial
+from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from homeloop import LoopLocal
+from homeloop import Isolation as Tier
+from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
+from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
+from workflow_service.domain.run import Isolation, JsonObject
+from workflow_service.external import ServiceResources, service_registry
+from workflow_service.external.catalog import RegisteredServices
+from workflow_service.external.resources import set_current_resources
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.document_parser import DocumentParser
+from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
+from workflow_service.gateways.metrics import ObservedRuns
+from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
-from workflow_service.gateways.postgres.runs import PostgresRunStore
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
+from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
-from workflow_service.ports import StoreUnavailableError, Workflow
+from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
+from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
+from workflow_service.ports import (
+    ProcessLostError,
+    Report,
+    RunStore,
+    RunTimeoutError,
+    ServiceCatalog,
+    StoreUnavailableError,
+    Workflow,
+)
 from workflow_service.settings import Settings
+from workflow_service.usecases.identification import Identification
+from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.library import all_workflows
+from workflow_service.workflows.plugins import WorkflowTools
+from workflow_service.workflows.workflow_engine import WorkflowEngine
+
+T = TypeVar("T")
 
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
@@ -32,12 +63,15 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 
     Raises:
         SchemaTooNewError: The database was migrated by a newer release.
+        InvalidSettingError: A file that a setting names cannot be used.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
     # Alembic weighs 24 MB: not for workers, which import this module too.
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
+    resources = _resources(settings, connect)
+    catalog = RegisteredServices(service_registry, resources)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -48,20 +82,128 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             return await _check(connect, queue)
 
         yield ApiServices(
-            runs=PostgresRunStore(connect),
+            runs=_runs(settings, connect),
             documents=PostgresDocumentStore(connect),
             feed=feed,
             queue=queue,
-            workflows=_workflows(settings, connect),
+            workflows=_workflows(settings, connect, catalog),
+            identification=_identification(settings, connect),
+            catalog=catalog,
+            webhooks=PostgresWebhookStore(connect),
+            webhook_sender=_webhook_sender(settings, resources),
+            answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
+            count_runs=PostgresRunStatistics(connect).count,
         )
+
+
+def _identification(settings: Settings, connect: Connect) -> Identification:
+    fixed = {user_id: key.get_secret_value() for user_id, key in settings.api_keys.items()}
+    return Identification(fixed, PostgresApiKeyStore(connect), _tokens(settings))
+
+
+def _tokens(settings: Settings) -> JsonWebTokens | None:
+    """Return what verifies tokens; None where no issuer is configured. Raises InvalidSettingError."""
+    algorithm, issuer, audience = settings.jwt_algorithm, settings.jwt_issuer, settings.jwt_audience
+    if algorithm is None or issuer is None or audience is None:
+        return None
+    keys: FixedKey | KeySet
+    if settings.jwt_secret is not None:
+        keys = FixedKey(settings.jwt_secret.get_secret_value())
+    elif settings.jwt_public_key_file is not None:
+        keys = FixedKey.of_file(settings.jwt_public_key_file, algorithm)
+    else:
+        assert settings.jwt_jwks_file is not None  # the settings see to it that there is one of the three
+        keys = KeySet(settings.jwt_jwks_file, algorithm)
+    return JsonWebTokens(algorithm, keys, issuer, audience, settings.jwt_leeway)
 
 
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
+    workflows = _worker_workflows(settings, connect)
+    executor = IsolationExecutor(name="runs", preload=(__name__,))
+    return WorkerServices(
+        runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
+        workflows=workflows,
+        feed=_CancelFeed(settings.database_url),
+        perform=Performer(
+            workflows=workflows,
+            run_apart=partial(_run_apart, executor),
+            report_through=partial(bind_callback, on_error="raise"),
+            elsewhere=_run_elsewhere,
+        ),
+    )
+
+
+def workflow_engine(settings: Settings) -> WorkflowEngine:
+    """Join what runs workflows here and now, without a queue. Nothing is opened before the first run.
+
+    The database's schema must be up to date: the API sees to it, or ``workflow-service migrate``.
+    """
+    return WorkflowEngine(worker_services(settings).workflows, run)
+
+
+def _worker_workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+    resources = _resources(settings, connect)
+    set_current_resources(resources)  # for code that opens services by itself
+    return _workflows(settings, connect, RegisteredServices(service_registry, resources))
+
+
+class _CancelFeed:
+    """Fits the RunFeed port: wakes for runs that are to end, over one connection of the running loop's own."""
+
+    def __init__(self, database_url: str) -> None:
+        self._feeds = LoopLocal(lambda: PostgresRunFeed(database_url, CANCEL_CHANNEL), name="cancel feed")
+
+    @asynccontextmanager
+    async def watch(self, run_id: UUID) -> AsyncIterator[Callable[[float], Awaitable[bool]]]:
+        async with self._feeds() as feed, feed.watch(run_id) as wait:
+            yield wait
+
+
+async def _run_apart(
+    executor: IsolationExecutor,
+    fn: Callable[..., Awaitable[T]],
+    *args: Any,  # Any: the function's own
+    isolation: Isolation,
+    timeout: float | None,
+    name: str,
+    on_progress: Callable[..., Awaitable[None]] | None = None,
+) -> T:
+    """Run ``fn(*args)`` in a tier, and say in the service's own words what became of it there."""
+    try:
+        return await executor.run(
+            fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
+        )
+    except CallTimeoutError as error:
+        raise RunTimeoutError(
+            f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
+        ) from error
+    except WorkerDiedError as error:
+        raise ProcessLostError("the process of its own that the run worked in ended under it") from error
+    except WorkerStartError as error:
+        raise ProcessLostError("no process of its own could be started for the run") from error
+
+
+@cache
+def _workflows_here() -> Mapping[str, Workflow]:
+    """The workflows of a process that works for a worker: built anew there, from the same environment."""
+    settings = Settings.from_environment()
+    return _worker_workflows(settings, _connect(settings))
+
+
+async def _run_elsewhere(
+    run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
+) -> JsonObject:
+    """Run a workflow in a process of its own."""
+    workflows = _workflows_here()
+    return await perform_elsewhere(run_id, user_id, workflow_name, input_data, report, workflows=workflows)
+
+
+def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:
+    return PostgresRunStore(connect, keep_for=settings.resumable_for)
 
 
 def _connect(settings: Settings) -> Connect:
@@ -79,23 +221,33 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+def _resources(settings: Settings, connect: Connect) -> ServiceResources:
+    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
+
+
+def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
+
+
+def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
         lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
         name="checkpoint pool",
     )
 
     @asynccontextmanager
-    async def checkpointer() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with pools() as pool, saver_on(pool) as saver:
+    async def checkpointer(run_id: UUID) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with pools() as pool, saver_on(pool, run_id) as saver:
             yield saver
 
     parser = DocumentParser(
         timeout=settings.parse_timeout,
         memory_bytes=settings.parse_memory_bytes,
     )
-    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer),)
-    return {workflow.name: workflow for workflow in workflows}
+    documents = PostgresDocumentStore(connect)
+    tools = WorkflowTools(documents, parser, catalog, model=None, checkpointer=checkpointer)
+    return all_workflows([ContractAnalysis(documents, parser, checkpointer)], tools, settings.definitions)
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import RunControl
 
 from workflow_service.domain.analysis import assess, extract, segment
 from workflow_service.domain.contract import Clause, ContractReport, Finding, FindingKind, Severity
@@ -17,6 +19,7 @@ from workflow_service.domain.run import JsonObject
 from workflow_service.ports import (
     DocumentParser,
     DocumentStore,
+    DrainedError,
     InvalidInputError,
     Report,
     RunContext,
@@ -74,7 +77,7 @@ class ContractAnalysis:
     Args:
         documents: Where uploaded files are.
         parser: Turns a file into text.
-        checkpointer: Lends a saver for one run, on the loop that the run is on.
+        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
     """
 
     name = "contract_analysis"
@@ -88,7 +91,7 @@ class ContractAnalysis:
         self,
         documents: DocumentStore,
         parser: DocumentParser,
-        checkpointer: Callable[[], AbstractAsyncContextManager[Saver]],
+        checkpointer: Callable[[UUID], AbstractAsyncContextManager[Saver]],
     ) -> None:
         self._documents = documents
         self._parser = parser
@@ -108,10 +111,11 @@ class ContractAnalysis:
             InvalidInputError: The input is not what `check` accepts.
             WorkflowError: The document does not exist, or cannot be read.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            DrainedError: It was asked to end between two steps, and has.
         """
         document_id = _document_id(context.input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
-        async with self._checkpointer() as saver:
+        async with self._checkpointer(context.run_id) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             # Not «kept.next is empty»: that is so, too, when the worker died between the writes of a step and
@@ -121,11 +125,16 @@ class ContractAnalysis:
             start: AnalysisInput | None = None  # go on where the checkpoint is; any input would begin anew
             if kept.created_at is None:
                 start = {"document_id": str(document_id), "user_id": context.user_id}
-            return _result(await graph.ainvoke(start, config, durability="sync"))
+            control = RunControl()
+            context.drain.on_request(control.request_drain)
+            try:
+                return _result(await graph.ainvoke(start, config, durability="sync", control=control))
+            except GraphDrained as drained:
+                raise DrainedError("ended between two steps") from drained
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer() as saver:
+        async with self._checkpointer(run_id) as saver:
             await saver.adelete_thread(str(run_id))
 
     def _build(self) -> Graph:

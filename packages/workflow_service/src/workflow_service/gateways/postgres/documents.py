@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
@@ -20,6 +21,15 @@ SELECT id, user_id, filename, media_type, size, sha256, created_at
 FROM workflow.documents WHERE id = $1 AND user_id = $2
 """
 
+_LIST_RECENT = """
+SELECT id, user_id, filename, media_type, size, sha256, created_at FROM workflow.documents
+WHERE user_id = $1
+  AND ($3::uuid IS NULL
+       OR (created_at, id) < (SELECT created_at, id FROM workflow.documents WHERE id = $3 AND user_id = $1))
+ORDER BY created_at DESC, id DESC
+LIMIT $2
+"""
+
 _CONTENT = "SELECT content FROM workflow.documents WHERE id = $1 AND user_id = $2"
 
 
@@ -33,20 +43,26 @@ class PostgresDocumentStore:
     async def save(self, user_id: str, filename: str, media_type: str, content: bytes) -> Document:
         """Keep a file and return its record."""
         digest = await asyncio.to_thread(_sha256, content)
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_SAVE, user_id, filename, media_type, len(content), digest, content)
         assert row is not None  # an INSERT without ON CONFLICT returns its row
         return _document(row)
 
     async def get(self, user_id: str, document_id: UUID) -> Document | None:
         """Return the record of the user's document; None if there is none or it is another user's."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_GET, document_id, user_id)
         return None if row is None else _document(row)
 
+    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
+        """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""
+        async with open_session(self._connect, user_id) as connection:
+            rows = await connection.fetch(_LIST_RECENT, user_id, limit, before)
+        return [_document(row) for row in rows]
+
     async def content(self, user_id: str, document_id: UUID) -> bytes | None:
         """Return the file's bytes; None as get does."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             content: bytes | None = await connection.fetchval(_CONTENT, document_id, user_id)
         return content
 

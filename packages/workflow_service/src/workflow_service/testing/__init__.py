@@ -1,0 +1,1 @@
+"""Servers that answer as the providers do, for tests, demonstrations and load: nothing leaves the machine."""
