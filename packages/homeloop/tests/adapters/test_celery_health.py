@@ -1,6 +1,7 @@
 """The health of workers: `celery inspect homeloop`, and what Prometheus is told of a prefork pool."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from homeloop import ask_process
+from homeloop import ask_process, local_processes
 
 WAIT = 30.0  # seconds for a result
 APPS = Path(__file__).parent / "apps"
@@ -64,6 +65,28 @@ def test_f4_remote_control_tells_the_health_of_each_process(
     assert told[pid]["monitored"]
     assert told[pid]["status"] in ("healthy", "warning")  # a busy machine is slow
     assert told[pid]["runtimes"][0]["statistics"]["finished"] >= 1
+
+
+def test_f3_a_stopped_child_is_told_by_its_parent(
+    celery_environment: None,
+    load_app: LoadApp,
+    start_worker: Any,
+    ask_worker: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that got SIGSTOP cannot tell it; remote control, ``homeloop ps`` and the page can."""
+    tasks = load_app("health_tasks")
+    monkeypatch.setenv("WATCHED", "yes")
+    with start_worker("health_tasks", "prefork", 1):
+        pid = tasks.process_id.delay().get(timeout=WAIT)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            told = ask_worker(tasks.app)[str(pid)]
+            (process,) = local_processes(timeout=WAIT, pid=pid)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert told["status"] == process.state == "stopped"
+    assert f"kill -CONT {pid}" in told["recommendations"][0]
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "custom"])
