@@ -108,7 +108,7 @@ def test_f3_the_page_is_told_of_jobs(
 
     with start_worker("health_tasks", pool, 1):
         job = tasks.walk_graph.delay()
-        wait_until(is_in_the_node, "the graph's node", describe=lambda: found.get("jobs"))
+        wait_until(is_in_the_node, "the graph's node", bound=2 * WAIT, describe=lambda: found.get("jobs"))
         (told,) = found["jobs"]
         loops = {loop["home"]["loop"]: loop for loop in found["report"]["loops"]}
         (tmp_path / "log").touch()
