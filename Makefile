@@ -30,8 +30,8 @@ run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample con
 demo: $(STAMP)  ## Start, analyse the sample contract, print what was found, stop
 	$(BIN)/workflow-service demo
 
-demo-health: $(STAMP)  ## Four faults made on purpose, and how the health report, Prometheus and homeloop ps name each
-	$(BIN)/python examples/health/demo.py
+demo-health: $(STAMP)  ## Four faults made on purpose, and how report, Prometheus, ps, top and the page name each
+	$(BIN)/python examples/health/demo.py $(if $(STAY),--stay)
 
 test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint
