@@ -21,7 +21,7 @@ $(STAMP): constraints.txt pyproject.toml packages/homeloop/pyproject.toml packag
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable 'packages/homeloop[all]' --editable 'packages/workflow_service[redis]' --group dev
+		--editable 'packages/homeloop[all]' --editable 'packages/workflow_service[openai,redis]' --group dev
 	@touch $@
 
 run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample contract, serve the page

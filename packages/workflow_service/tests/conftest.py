@@ -50,7 +50,8 @@ def _migrated_database(postgres_url: str) -> Iterator[str]:
 @pytest.fixture
 def database(_migrated_database: str) -> str:
     """The URL of a database with the service's schema and no rows; nobody else's, but kept for the session."""
-    asyncio.run(_execute(_migrated_database, "TRUNCATE workflow.runs, workflow.run_events, workflow.documents"))
+    tables = "workflow.runs, workflow.run_events, workflow.documents, workflow.model_usage"
+    asyncio.run(_execute(_migrated_database, f"TRUNCATE {tables}"))
     return _migrated_database
 
 

@@ -7,8 +7,11 @@ from contextlib import aclosing, asynccontextmanager
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import LoopLocal
+from workflow_service.domain.language_model import ModelPrices
 from workflow_service.gateways.celery_queue import CeleryJobQueue
+from workflow_service.gateways.chat_client import ModelChoice, open_chat_client, rate_limiter
 from workflow_service.gateways.document_parser import DocumentParser
+from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
@@ -16,10 +19,12 @@ from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
-from workflow_service.ports import StoreUnavailableError, Workflow
+from workflow_service.gateways.postgres.usage import PostgresUsageStore
+from workflow_service.ports import LanguageModel, StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.contract_reading import ModelReading
 
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
@@ -50,6 +55,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         yield ApiServices(
             runs=PostgresRunStore(connect),
             documents=PostgresDocumentStore(connect),
+            usage=PostgresUsageStore(connect),
             feed=feed,
             queue=queue,
             workflows=_workflows(settings, connect),
@@ -94,8 +100,40 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
         timeout=settings.parse_timeout,
         memory_bytes=settings.parse_memory_bytes,
     )
-    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer),)
+    reading = ModelReading(
+        with_model=settings.analysis_with_model,
+        window_chars=settings.analysis_window_chars,
+        most_windows=settings.analysis_most_windows,
+    )
+    model = _language_model(settings, connect)
+    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer, model, reading),)
     return {workflow.name: workflow for workflow in workflows}
+
+
+def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:
+    """Return the model that is configured, with a client for each loop that asks it; None without one."""
+    if settings.model is None:
+        return None
+    prices = None
+    if settings.model_input_price is not None and settings.model_output_price is not None:
+        prices = ModelPrices(settings.model_input_price, settings.model_output_price)
+    choice = ModelChoice(
+        settings.model,
+        key=settings.model_key.get_secret_value() if settings.model_key else None,
+        base_url=settings.model_base_url,
+        temperature=settings.model_temperature,
+        max_tokens=settings.model_max_tokens,
+        timeout=settings.model_timeout,
+        attempts=settings.model_attempts,
+        concurrency=settings.model_concurrency,
+        requests_per_minute=settings.model_requests_per_minute,
+        prices=prices,
+        method=settings.model_structured_output,
+        options=settings.model_options,
+    )
+    limiter = rate_limiter(choice)
+    clients = LoopLocal(lambda: open_chat_client(choice, limiter), name="language model")
+    return ChatLanguageModel(choice, clients, PostgresUsageStore(connect).record)
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:

@@ -13,7 +13,7 @@ from workflow_service.api.failures import Failures
 from workflow_service.api.page import PageMount
 from workflow_service.api.problems import add_problem_handlers
 from workflow_service.api.readiness import Readiness
-from workflow_service.api.routes import PREFIX, documents, health, runs, workflows
+from workflow_service.api.routes import PREFIX, documents, health, runs, usage, workflows
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api
 from workflow_service.settings import Settings
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ],
     )
     add_problem_handlers(app)
-    for module in (documents, runs, workflows):
+    for module in (documents, runs, usage, workflows):
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(health.router)
     app.router.routes.append(PageMount())

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, Workflow
+from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, UsageStore, Workflow
 from workflow_service.settings import Settings
 
 
@@ -13,6 +13,7 @@ class ApiServices:
 
     runs: RunStore
     documents: DocumentStore
+    usage: UsageStore
     feed: RunFeed
     queue: JobQueue
     workflows: Mapping[str, Workflow]

@@ -58,7 +58,9 @@ _NOTICE_LABELS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Duration:
+class Duration:
+    """A length of time in ISO 8601, and where it stands."""
+
     iso: str
     start: int
     end: int
@@ -66,7 +68,7 @@ class _Duration:
 
 def find_durations(sentence: Sentence) -> Iterator[Finding]:
     """Yield terms, renewals and notice periods as ISO 8601 durations; other lengths of time are left alone."""
-    for duration in _durations(sentence.text):
+    for duration in read_durations(sentence.text):
         before = sentence.text[max(0, duration.start - 110) : duration.start]
         behind = sentence.text[duration.end : duration.end + 80]
         meaning = _meaning(sentence.text, before, behind)
@@ -75,12 +77,13 @@ def find_durations(sentence: Sentence) -> Iterator[Finding]:
             yield sentence.finding(kind, label, duration.iso, (duration.start, duration.end))
 
 
-def _durations(text: str) -> Iterator[_Duration]:
+def read_durations(text: str) -> Iterator[Duration]:
+    """Yield the lengths of time in a text, whatever they are the length of."""
     for match in _DURATION.finditer(text):
         number = match["digits"] or match["figure"]
         count = int(number) if number else _spoken(match["words"])
         unit = match["unit"][0].upper()
-        yield _Duration(f"P{count}{unit}", match.start(), match.end())
+        yield Duration(f"P{count}{unit}", match.start(), match.end())
 
 
 def _spoken(words: str) -> int:

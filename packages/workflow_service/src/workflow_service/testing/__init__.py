@@ -1,0 +1,1 @@
+"""Local servers in the formats of the providers the service talks to: for its tests, demonstrations and yours."""
