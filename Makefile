@@ -10,7 +10,7 @@ CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
 .PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
-	celery-pools celery-suite celery-versions $(CELERIES) \
+	eval celery-pools celery-suite celery-versions $(CELERIES) \
 	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
 
 help:  ## List the targets
@@ -101,6 +101,9 @@ docs-rules: $(STAMP)  ## The pages of docs/rules, with what the code prints
 check-precision: $(STAMP)  ## homeloop check on large installed packages; writes docs/reference/check-precision.md
 	$(BIN)/python packages/homeloop/tests/check/precision.py --write docs/reference/check-precision.md
 
+eval: $(STAMP)  ## How good the contract analysis is; DATA=CUADv1.json adds that data set; writes docs/reference/eval.md
+	$(BIN)/python packages/workflow_service/evaluation --write docs/reference/eval.md $(if $(DATA),--data $(DATA)) $(EVAL)
+
 bench-tracing: $(STAMP)  ## What each level of tracing costs
 	$(BIN)/python bench/tracing.py
 
@@ -142,4 +145,4 @@ soak-runtime: $(STAMP)  ## Random steps on the runtime for SOAK_SECONDS (600), f
 	$(BIN)/python -W error packages/homeloop/tests/runtime/any_order --seconds $(or $(SOAK_SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 clean:  ## Remove the virtual environment and what tools left
-	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*
+	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache packages/workflow_service/evaluation/.cache .pytest_cache .hypothesis htmlcov .coverage*

@@ -110,14 +110,14 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
     return {workflow.name: workflow for workflow in workflows}
 
 
-def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:
-    """Return the model that is configured, with a client for each loop that asks it; None without one."""
+def model_choice(settings: Settings) -> ModelChoice | None:
+    """Return which language model is configured and how it is asked; None without one."""
     if settings.model is None:
         return None
     prices = None
     if settings.model_input_price is not None and settings.model_output_price is not None:
         prices = ModelPrices(settings.model_input_price, settings.model_output_price)
-    choice = ModelChoice(
+    return ModelChoice(
         settings.model,
         key=settings.model_key.get_secret_value() if settings.model_key else None,
         base_url=settings.model_base_url,
@@ -131,6 +131,13 @@ def _language_model(settings: Settings, connect: Connect) -> LanguageModel | Non
         method=settings.model_structured_output,
         options=settings.model_options,
     )
+
+
+def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:
+    """Return the model that is configured, with a client for each loop that asks it; None without one."""
+    choice = model_choice(settings)
+    if choice is None:
+        return None
     limiter = rate_limiter(choice)
     clients = LoopLocal(lambda: open_chat_client(choice, limiter), name="language model")
     return ChatLanguageModel(choice, clients, PostgresUsageStore(connect).record)

@@ -49,6 +49,9 @@ _SURVIVAL_BEHIND = re.compile(
     re.IGNORECASE,
 )
 _DEADLINE_BEFORE = re.compile(r"\b(?:within|by)\s+(?:at\s+most\s+)?$", re.IGNORECASE)
+_CURE_BEFORE = re.compile(
+    r"\b(?:cure[ds]?|remed(?:y|ies|ied)|fix(?:ed|es)?|rectif(?:y|ies|ied))\b[^;]{0,60}\bwithin\s+$", re.IGNORECASE
+)
 _NOTICE_LABELS = (
     (re.compile(r"\bcure\b|\bremed(?:y|ies|ied)\b", re.IGNORECASE), "cure period"),
     (re.compile(r"renew", re.IGNORECASE), "notice of non-renewal"),
@@ -98,6 +101,8 @@ def _meaning(text: str, before: str, behind: str) -> tuple[FindingKind, str] | N
     if _NOTICE_BEHIND.match(behind) or _NOTICE_BEFORE.search(before):
         label = next((label for pattern, label in _NOTICE_LABELS if pattern.search(text)), "notice")
         return FindingKind.NOTICE_PERIOD, label
+    if _CURE_BEFORE.search(before):
+        return FindingKind.NOTICE_PERIOD, "cure period"
     if _SURVIVAL_BEHIND.match(behind) and not _DEADLINE_BEFORE.search(before):
         return FindingKind.TERM, "survival"
     if _RENEWAL_BEFORE.search(before):

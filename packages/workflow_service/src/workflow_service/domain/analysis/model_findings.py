@@ -63,7 +63,7 @@ FINDINGS_SCHEMA: JsonObject = {
 }
 """The schema of an answer: the same findings that the rules make, without their places."""
 
-RISK_NAMES = (*(rule.risk.name for rule in RULES), INDEMNITY_RISK.name)
+RISK_NAMES = tuple(dict.fromkeys([*(rule.risk.name for rule in RULES), INDEMNITY_RISK.name]))
 """The risks that the rules know: a model that means one of them should call it so."""
 
 
