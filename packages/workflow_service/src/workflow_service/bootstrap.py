@@ -3,15 +3,21 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import LoopLocal
 from workflow_service.domain.language_model import ModelPrices
+from workflow_service.external import ServiceResources, service_registry
+from workflow_service.external.catalog import RegisteredServices
+from workflow_service.external.resources import set_current_resources
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.chat_client import ModelChoice, open_chat_client, rate_limiter
 from workflow_service.gateways.document_parser import DocumentParser
+from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
 from workflow_service.gateways.language_model import ChatLanguageModel
+from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
@@ -22,6 +28,7 @@ from workflow_service.gateways.postgres.schema import is_migrated
 from workflow_service.gateways.postgres.usage import PostgresUsageStore
 from workflow_service.ports import LanguageModel, StoreUnavailableError, Workflow
 from workflow_service.settings import Settings
+from workflow_service.usecases.identification import Identification
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
 from workflow_service.workflows.contract_reading import ModelReading
@@ -37,6 +44,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 
     Raises:
         SchemaTooNewError: The database was migrated by a newer release.
+        InvalidSettingError: A file that a setting names cannot be used.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
     # Alembic weighs 24 MB: not for workers, which import this module too.
@@ -59,14 +67,38 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             feed=feed,
             queue=queue,
             workflows=_workflows(settings, connect),
+            identification=_identification(settings, connect),
+            catalog=RegisteredServices(service_registry, _resources(settings)),
             settings=settings,
             ready=ready,
         )
 
 
+def _identification(settings: Settings, connect: Connect) -> Identification:
+    fixed = {user_id: key.get_secret_value() for user_id, key in settings.api_keys.items()}
+    return Identification(fixed, PostgresApiKeyStore(connect), _tokens(settings))
+
+
+def _tokens(settings: Settings) -> JsonWebTokens | None:
+    """Return what verifies tokens; None where no issuer is configured. Raises InvalidSettingError."""
+    algorithm, issuer, audience = settings.jwt_algorithm, settings.jwt_issuer, settings.jwt_audience
+    if algorithm is None or issuer is None or audience is None:
+        return None
+    keys: FixedKey | KeySet
+    if settings.jwt_secret is not None:
+        keys = FixedKey(settings.jwt_secret.get_secret_value())
+    elif settings.jwt_public_key_file is not None:
+        keys = FixedKey.of_file(settings.jwt_public_key_file, algorithm)
+    else:
+        assert settings.jwt_jwks_file is not None  # the settings see to it that there is one of the three
+        keys = KeySet(settings.jwt_jwks_file, algorithm)
+    return JsonWebTokens(algorithm, keys, issuer, audience, settings.jwt_leeway)
+
+
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
+    set_current_resources(_resources(settings))  # for code that opens services by itself
     return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
 
 
@@ -85,6 +117,10 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
+def _resources(settings: Settings) -> ServiceResources:
+    return ServiceResources(settings)
+
+
 def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
     pools = LoopLocal(
         lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
@@ -92,8 +128,8 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
     )
 
     @asynccontextmanager
-    async def checkpointer() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with pools() as pool, saver_on(pool) as saver:
+    async def checkpointer(run_id: UUID) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with pools() as pool, saver_on(pool, run_id) as saver:
             yield saver
 
     parser = DocumentParser(

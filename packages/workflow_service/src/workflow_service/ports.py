@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from workflow_service.domain.document import Document, DocumentText
@@ -215,6 +215,49 @@ class ServiceCatalog(Protocol):
         ...
 
 
+class ApiKeyStore(Protocol):
+    """Keys that were made for users."""
+
+    async def user_of(self, prefix: str, secret: str) -> str | None:
+        """Return whose key this is; None if there is none, or it is revoked, expired, or of another secret.
+
+        How long it takes tells nothing of the secret that is kept.
+        """
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Tokens that somebody else issues."""
+
+    def user_of(self, token: str) -> str | None:
+        """Return the user of a valid token; None for any other text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer of an external service that was kept; ``age`` is in seconds, by the store's clock."""
+
+    data: Any  # Any: JSON
+    age: float
+
+
+class AnswerCache(Protocol):
+    """Answers of external services, kept for one user each."""
+
+    async def find(self, user_id: str, key: bytes, max_age: float) -> KeptAnswer | None:
+        """Return the user's answer under ``key`` if it is at most ``max_age`` seconds old."""
+        ...
+
+    async def keep(self, user_id: str, key: bytes, service: str, data: Any, ttl: float) -> None:  # Any: JSON
+        """Keep an answer for ``ttl`` seconds at least; the user's oldest answers make place for it.
+
+        Raises:
+            TypeError, ValueError: ``data`` is no JSON. Nothing was kept.
+        """
+        ...
+
+
 class LanguageModel(Protocol):
     """A language model, chosen by configuration."""
 
@@ -288,6 +331,14 @@ class TooLargeError(ServiceError):
 
 class StoreUnavailableError(ServiceError):
     """The database did not answer; the same request may succeed later."""
+
+
+class InvalidSettingError(ServiceError):
+    """A setting, or the file that it names, has no sense; the message says which and what to do."""
+
+
+class DatabaseRightsError(ServiceError):
+    """The role that the service connects as has too few rights, or so many that no policy binds it."""
 
 
 class SchemaTooNewError(ServiceError):

@@ -1,16 +1,95 @@
 """Settings, read from the environment. Nothing else in the service reads it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+JwtAlgorithm: TypeAlias = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
 
-class Settings(BaseSettings):
+
+class ServiceSettings(BaseModel):
+    """What is set for one external service: ``WORKFLOW_SERVICES__<NAME>__API_KEY``… Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api_key: SecretStr | None = None
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/?#]+(/[^?#]*)?$")] | None = None
+    """Where the service is, instead of at its provider's."""
+
+    timeout: Annotated[float, Field(gt=0)] = 30.0
+    """For a call with all its attempts and pauses."""
+
+    attempt_timeout: Annotated[float, Field(gt=0)] = 10.0
+    """For one attempt."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """So often a call is tried at most; only what may be tried again is."""
+
+    retry_wait: Annotated[float, Field(ge=0)] = 0.2
+    """The first pause between attempts; it doubles each time. What Retry-After asks for goes before."""
+
+    rate_limit: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Requests a process may send in ``rate_period``; more of them wait."""
+
+    rate_period: Annotated[float, Field(gt=0)] = 1.0
+
+    failures_to_open: Annotated[int, Field(ge=1)] = 5
+    """After so many failures in a row the service is left alone for ``cooldown``; calls fail at once meanwhile."""
+
+    cooldown: Annotated[float, Field(gt=0)] = 30.0
+
+    max_response_bytes: Annotated[int, Field(ge=1)] = 5 * 1024 * 1024
+
+    options: dict[str, str] = Field(default_factory=dict)
+    """What else a plug-in wants to know: its documentation says."""
+
+
+class ExternalSettings(BaseSettings):
+    """What is set for external services; all of it has a default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WORKFLOW_", env_nested_delimiter="__", populate_by_name=True, extra="ignore"
+    )
+
+    services: dict[str, ServiceSettings] = Field(default_factory=dict)
+    """By the name of the service."""
+
+    private_hosts: tuple[str, ...] = ()
+    """Hosts and networks that services and webhooks may reach although they are private, as JSON:
+    ``["127.0.0.1", "10.0.0.0/8", "hooks.internal"]``. All others are refused when connecting."""
+
+    service_cache_entries: Annotated[int, Field(ge=1)] = 1000
+    """Answers of external services kept for one user; the oldest go first."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings.
+
+        Raises:
+            pydantic.ValidationError: A variable is missing or has no sense; the error names it.
+        """
+        return cls()
+
+
+class Settings(ExternalSettings):
     """Where the servers are and how much is allowed. Times are in seconds."""
-
-    model_config = SettingsConfigDict(env_prefix="WORKFLOW_", populate_by_name=True, extra="ignore")
 
     database_url: Annotated[str, Field(alias="DATABASE_URL")]
     """PostgreSQL, as libpq and asyncpg both read it: ``postgresql://user:password@host:port/name``."""
@@ -19,7 +98,28 @@ class Settings(BaseSettings):
     """Redis, RabbitMQ, or ``safefs://<folder>``: the file broker that ``workflow-service up`` uses by default."""
 
     api_keys: Annotated[dict[str, SecretStr], Field(default_factory=dict)]
-    """User name to key, as JSON: ``{"alice": "a long random string"}``."""
+    """User name to key, as JSON: ``{"alice": "a long random string"}``. Others: ``keys create``."""
+
+    jwt_algorithm: JwtAlgorithm | None = None
+    """The one algorithm that tokens may be signed with. Unset, no token is accepted."""
+
+    jwt_issuer: Annotated[str | None, Field(min_length=1)] = None
+    """The ``iss`` that tokens must have."""
+
+    jwt_audience: Annotated[str | None, Field(min_length=1)] = None
+    """What must be among a token's ``aud``."""
+
+    jwt_secret: SecretStr | None = None
+    """For HS256, HS384, HS512: the secret that is shared with the issuer, at least as long as the hash."""
+
+    jwt_public_key_file: Path | None = None
+    """For the other algorithms: the issuer's public key, PEM."""
+
+    jwt_jwks_file: Path | None = None
+    """Or the issuer's keys as a JSON Web Key Set; read again when the file changes."""
+
+    jwt_leeway: Annotated[float, Field(ge=0, le=300)] = 30.0
+    """By how much the issuer's clock may differ."""
 
     database_pool_size: Annotated[int, Field(ge=1, le=100)] = 5
     """Connections a process may open for queries."""
@@ -90,11 +190,29 @@ class Settings(BaseSettings):
     samples: Path = Path(__file__).parent / "samples"
     """The contracts that ship with the service."""
 
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read the settings.
-
-        Raises:
-            pydantic.ValidationError: A variable is missing or has no sense; the error names it.
-        """
-        return cls()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - the environment has them
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Self:
+        keys = {
+            "WORKFLOW_JWT_SECRET": self.jwt_secret,
+            "WORKFLOW_JWT_PUBLIC_KEY_FILE": self.jwt_public_key_file,
+            "WORKFLOW_JWT_JWKS_FILE": self.jwt_jwks_file,
+        }
+        given = [name for name, value in keys.items() if value is not None]
+        if self.jwt_algorithm is None:
+            if given or self.jwt_issuer or self.jwt_audience:
+                raise ValueError("for tokens, set WORKFLOW_JWT_ALGORITHM, for example to RS256")
+            return self
+        for name, value in (
+            ("WORKFLOW_JWT_ISSUER", self.jwt_issuer),
+            ("WORKFLOW_JWT_AUDIENCE", self.jwt_audience),
+        ):
+            if value is None:
+                raise ValueError(f"set {name} too: a token of another issuer or for another service is no proof")
+        is_shared = self.jwt_algorithm.startswith("HS")
+        fitting = ["WORKFLOW_JWT_SECRET"] if is_shared else list(keys)[1:]
+        if len(given) != 1 or given[0] not in fitting:
+            raise ValueError(f"for {self.jwt_algorithm}, set one of {', '.join(fitting)}; set: {', '.join(given)}")
+        shortest = int(self.jwt_algorithm[2:]) // 8 if is_shared else 0
+        if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < shortest:
+            raise ValueError(f"WORKFLOW_JWT_SECRET must have at least {shortest} bytes for {self.jwt_algorithm}")
+        return self

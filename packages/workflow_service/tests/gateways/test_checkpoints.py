@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import TypedDict
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -14,6 +14,7 @@ from workflow_service.ports import StoreUnavailableError
 pytestmark = pytest.mark.needs("postgres")
 
 LEASE = 30.0  # seconds
+RUN = str(uuid4())
 
 END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
@@ -45,7 +46,7 @@ async def invoke(saver, node):
     graph.add_node("node", node)
     graph.add_edge(START, "node")
     graph.add_edge("node", END)
-    config = {"configurable": {"thread_id": str(uuid4())}}
+    config = {"configurable": {"thread_id": RUN}}
     return await graph.compile(checkpointer=saver).ainvoke({"done": False}, config, durability="sync")
 
 
@@ -78,7 +79,7 @@ def test_connections_that_died_idle_are_replaced(database):
     async def main():
         async with open_checkpoint_pool(database, 2, LEASE) as pool:
             for _ in range(2):
-                async with saver_on(pool) as saver:
+                async with saver_on(pool, UUID(RUN)) as saver:
                     assert await invoke(saver, finish) == {"done": True}
                 await end_sessions(database)
 
@@ -103,7 +104,7 @@ def test_a_pool_without_a_free_connection_says_that_the_store_is_unavailable(dat
     async def main():
         async with open_checkpoint_pool(database, 1, LEASE) as pool, pool.connection():
             pool.timeout = 0.05
-            async with saver_on(pool) as saver:
+            async with saver_on(pool, UUID(RUN)) as saver:
                 await invoke(saver, finish)
 
     with pytest.raises(StoreUnavailableError, match="couldn't get a connection"):
@@ -143,7 +144,7 @@ def test_a_lock_that_a_frozen_worker_holds_ends_an_attempt(database):
             async with open_checkpoint_pool(database, 1, 0.05) as pool, holder.transaction():
                 await holder.execute("LOCK TABLE workflow.checkpoints")
                 with pytest.raises(StoreUnavailableError, match="lock timeout"):
-                    async with saver_on(pool) as saver:
+                    async with saver_on(pool, UUID(RUN)) as saver:
                         await invoke(saver, finish)
         finally:
             await holder.close()

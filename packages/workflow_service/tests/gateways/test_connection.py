@@ -16,7 +16,7 @@ def test_a_connection_that_ends_between_two_statements_is_the_stores_fault(with_
     """However many turns the loop has had since: the farewell may be unread, read, or followed by the close."""
 
     async def scenario(pool):
-        async with open_session(pool.acquire) as connection:
+        async with open_session(pool.acquire, "alice") as connection:
             pid = await connection.fetchval("SELECT pg_backend_pid()")
             with psycopg.connect(database) as other:  # blocks the loop, so that it has read nothing yet
                 other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))

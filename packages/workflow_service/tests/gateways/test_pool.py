@@ -17,7 +17,7 @@ from relay import relay
 
 from workflow_service.domain.run import NewRun
 from workflow_service.gateways.postgres import pool as pool_module
-from workflow_service.gateways.postgres.connection import open_session
+from workflow_service.gateways.postgres.connection import open_connection
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import StoreUnavailableError
@@ -90,7 +90,7 @@ def test_a_transaction_that_stood_still_too_long_is_the_stores_fault(database: s
     async def scenario() -> None:
         async with (
             open_pool(database, 1, 0.05) as pool,
-            open_session(lambda: lend(pool)) as connection,
+            open_connection(lambda: lend(pool)) as connection,
             connection.transaction(),
         ):
             session = await connection.fetchval("SELECT pg_backend_pid()")
@@ -119,7 +119,7 @@ def test_a_server_that_falls_silent_is_given_up(
     monkeypatch.setattr(pool_module, "_ACQUIRE_TIMEOUT", 0.5)
 
     async def ask(pool: Any) -> Any:
-        async with open_session(lambda: lend(pool)) as connection:
+        async with open_connection(lambda: lend(pool)) as connection:
             if not in_transaction:
                 return await connection.fetchval("SELECT 1")
             async with connection.transaction():

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool
+from workflow_service.gateways.postgres.migrator import migrate
 from workflow_service.local.binaries import is_readable_by_all, wheel_programs
 from workflow_service.local.children import Child
 from workflow_service.local.errors import ChildDiedError, DatabaseError
@@ -322,7 +323,7 @@ def test_a_worker_frozen_while_it_writes_a_checkpoint_gives_its_locks_free(home:
 
     async def main() -> None:
         async with running(home) as (_, server), connected(server) as other:
-            await other.execute("CREATE SCHEMA workflow")
+            await migrate(server.url)
             with pytest.raises(StoreUnavailableError):  # noqa: PT012  one block is one statement
                 async with (
                     open_checkpoint_pool(server.url, 1, 0.3) as pool,

@@ -73,7 +73,7 @@ class WorkerDiedError(BaseException):
 
 
 @pytest.fixture
-def checkpointer(empty_database: str) -> Callable[[], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]:
+def checkpointer(empty_database: str) -> Callable[[UUID], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]:
     """Lends a new saver on a new connection each time, as a new process would."""
 
     async def set_up() -> None:  # once, as a deployment does: two at a time fail on the same tables
@@ -81,7 +81,7 @@ def checkpointer(empty_database: str) -> Callable[[], AbstractAsyncContextManage
             await saver.setup()
 
     @asynccontextmanager
-    async def lend() -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    async def lend(_run_id: UUID) -> AsyncIterator[BaseCheckpointSaver[Any]]:
         async with AsyncPostgresSaver.from_conn_string(empty_database) as saver:
             yield saver
 
@@ -89,7 +89,7 @@ def checkpointer(empty_database: str) -> Callable[[], AbstractAsyncContextManage
     return lend
 
 
-Checkpointer = Callable[[], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]
+Checkpointer = Callable[[UUID], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_a_forgotten_run_leaves_no_row(
     """Nothing is kept of it, all is kept of another; to forget what is unknown is fine."""
 
     async def kept(run_id: UUID) -> int:
-        async with checkpointer() as saver:
+        async with checkpointer(run_id) as saver:
             return len([item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})])
 
     async def main() -> None:
@@ -287,7 +287,7 @@ def test_checkpoints_hold_json_only(
     async def main() -> None:
         run_id = uuid4()
         await workflow().run(RunContext(run_id, USER, await upload(documents, "mutual-nda.pdf"), Steps()))
-        async with checkpointer() as saver:
+        async with checkpointer(run_id) as saver:
             kept = [item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})]
         assert len(kept) >= len(STEPS)
         for item in kept:

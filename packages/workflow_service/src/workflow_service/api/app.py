@@ -13,7 +13,7 @@ from workflow_service.api.failures import Failures
 from workflow_service.api.page import PageMount
 from workflow_service.api.problems import add_problem_handlers
 from workflow_service.api.readiness import Readiness
-from workflow_service.api.routes import PREFIX, documents, health, runs, usage, workflows
+from workflow_service.api.routes import PREFIX, documents, health, runs, services, usage, workflows
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api
 from workflow_service.settings import Settings
@@ -33,10 +33,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        async with open_api(chosen) as services, _reaping(services):
+        async with open_api(chosen) as opened, _reaping(opened):
             yield {
-                "services": services,
-                "readiness": Readiness(services.ready),
+                "services": opened,
+                "readiness": Readiness(opened.ready),
                 "upload_slots": asyncio.Semaphore(UPLOADS_AT_ONCE),
             }
 
@@ -49,12 +49,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(Failures),
-            Middleware(Authentication, api_keys=chosen.api_keys),
+            Middleware(Authentication),
             Middleware(BodyLimit, upload_path=f"{PREFIX}/documents", max_upload_bytes=chosen.max_upload_bytes),
         ],
     )
     add_problem_handlers(app)
-    for module in (documents, runs, usage, workflows):
+    for module in (documents, runs, services, usage, workflows):
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(health.router)
     app.router.routes.append(PageMount())

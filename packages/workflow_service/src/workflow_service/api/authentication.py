@@ -1,62 +1,57 @@
-"""Who asks: the user whose key the request carries."""
+"""Who asks: the user whose key or token the request carries."""
 
-import hashlib
-import hmac
-from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from workflow_service.api.problems import ProblemResponse
+from workflow_service.api.problems import ProblemResponse, unavailable
+from workflow_service.ports import StoreUnavailableError
+from workflow_service.usecases.services import ApiServices
 
 _PROTECTED = "/api/"
 
 
 class Authentication:
-    """Lets a request to the interface pass only with a known key, before anything of its body is read."""
+    """Lets a request to the interface pass only with a known key or token, before anything of its body is read."""
 
-    def __init__(self, app: ASGIApp, api_keys: Mapping[str, SecretStr]) -> None:
-        """Stand around ``app``; ``api_keys`` maps user names to keys. An empty key opens nothing."""
+    def __init__(self, app: ASGIApp) -> None:
+        """Stand around ``app``; who is known, the services of its lifespan tell."""
         self._app = app
-        self._digests = {
-            user_id: _digest(key.get_secret_value().encode())
-            for user_id, key in api_keys.items()
-            if key.get_secret_value()
-        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http" or not scope["path"].startswith(_PROTECTED):
             await self._app(scope, receive, send)
             return
-        authorization = Headers(scope=scope).get("authorization", "")
-        user_id = self._user_of(authorization)
+        presented = Headers(scope=scope).getlist("authorization")
+        if len(presented) > 1:  # whoever stands before us may have checked the other one
+            await _TWO_HEADERS(scope, receive, send)
+            return
+        authorization = presented[0] if presented else ""
+        try:
+            user_id = await _user_of(authorization, scope["state"]["services"])
+        except StoreUnavailableError as error:
+            await unavailable(error)(scope, receive, send)
+            return
         if user_id is None:
             await _refusal(authorization)(scope, receive, send)
             return
-        scope.setdefault("state", {})["user_id"] = user_id
+        scope["state"]["user_id"] = user_id
         await self._app(scope, receive, send)
 
-    def _user_of(self, authorization: str) -> str | None:
-        scheme, _, credentials = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        candidate = _digest(credentials.strip().encode("latin-1"))  # back to the bytes that were sent
-        found = None
-        # Every key is compared, each in constant time and as a digest, for compare_digest tells lengths apart:
-        # how long it takes tells nothing about any key.
-        for user_id, digest in self._digests.items():
-            if hmac.compare_digest(candidate, digest):
-                found = user_id
-        return found
+
+async def _user_of(authorization: str, services: ApiServices) -> str | None:
+    scheme, _, credentials = authorization.partition(" ")
+    credentials = credentials.strip()
+    if scheme.lower() != "bearer" or not credentials:
+        return None
+    return await services.identification.user_of(credentials.encode("latin-1"))  # back to the bytes that were sent
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+_TWO_HEADERS = ProblemResponse(400, "Bad Request", "Send one Authorization header, these are several.")
 
 
 def _refusal(authorization: str) -> ProblemResponse:
@@ -66,14 +61,14 @@ def _refusal(authorization: str) -> ProblemResponse:
     return ProblemResponse(
         401,
         "Unauthorized",
-        "Send a known key: Authorization: Bearer <key>",
+        "Send a known key or token: Authorization: Bearer <key>",
         kind="unauthorized",
         headers={"WWW-Authenticate": challenge},
     )
 
 
 # Here for the OpenAPI document only: Authentication has decided by now.
-_bearer = HTTPBearer(auto_error=False, description="The user's API key")
+_bearer = HTTPBearer(auto_error=False, description="The user's API key, or a token")
 
 
 async def _current_user(

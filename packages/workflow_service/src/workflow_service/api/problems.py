@@ -96,6 +96,11 @@ async def _service_problem(_request: Request, error: Exception) -> ProblemRespon
 
 
 async def _unavailable_problem(_request: Request, error: Exception) -> ProblemResponse:
+    return unavailable(error)
+
+
+def unavailable(error: Exception) -> ProblemResponse:
+    """Return the answer for a database that is away, and log why."""
     # The reason names hosts and ports: for the log, not for users.
     _logger.error("%s", error)
     return ProblemResponse(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 
 from workflow_service.cli.client import ApiError, ServiceClient
+from workflow_service.cli.home_option import home_option
+from workflow_service.cli.keys import keys
 from workflow_service.cli.view import View
 from workflow_service.domain.run import EventKind
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
@@ -28,16 +29,6 @@ _WORKFLOW = "contract_analysis"
 _SAMPLE = "mutual-nda.pdf"
 _SAMPLE_BOUND = 60.0  # seconds the analysis of the sample may take after ``up``
 
-_home_option = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="WORKFLOW_HOME",
-    show_envvar=True,
-    default=lambda: platformdirs.user_data_path("workflow-service"),
-    show_default="your user data folder",
-    help="Folder for the database, the queue, the key and the logs. Only its owner can read it.",
-)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="workflow-service")
@@ -50,7 +41,7 @@ def main() -> None:
 
 
 @main.command()
-@_home_option
+@home_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="0 takes a free one.")
 @click.option("--analyse-sample", is_flag=True, help="Analyse a sample contract at the start.")
@@ -140,7 +131,7 @@ def demo(document: Path | None, timeout: float) -> None:
 
 
 @main.command()
-@_home_option
+@home_option
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs at the same time.  [default: as for up]")
 def worker(home: Path, concurrency: int | None) -> None:
     """Start one more worker for the service that runs on a home.
@@ -149,6 +140,9 @@ def worker(home: Path, concurrency: int | None) -> None:
     service is stopped.
     """
     _exit_with(View(), lambda: become_worker(Home(home.expanduser().resolve()), concurrency), stopped=lambda _: 0)
+
+
+main.add_command(keys)
 
 
 def _exit_with(view: View, start: Callable[[], None], stopped: Callable[[int], int]) -> None:

@@ -26,6 +26,7 @@ from workflow_service.local.supervisor import Supervisor
 
 ROLE = "workflow"
 """The role the service uses, and its database: it owns the database, and row level security binds it."""
+_BOUND_ROLE = "workflow_service_user"  # what the service becomes while it works for a user: it owns no table
 
 _FILE = "postgresql.json"
 _SUPERUSER = "postgres"
@@ -329,5 +330,7 @@ async def _ensure_role_and_database(connection: "asyncpg.Connection[asyncpg.Reco
             password,
         )
         await connection.execute(statement)
+    if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", _BOUND_ROLE):
+        await connection.execute(f"CREATE ROLE {_BOUND_ROLE} NOLOGIN; GRANT {_BOUND_ROLE} TO {ROLE}")
     if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", ROLE):
         await connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE}")

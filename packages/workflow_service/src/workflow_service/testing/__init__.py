@@ -1,1 +1,1 @@
-"""Local servers in the formats of the providers the service talks to: for its tests, demonstrations and yours."""
+"""Servers that answer as the providers do, for tests, demonstrations and load: nothing leaves the machine."""

@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, UsageStore, Workflow
+from workflow_service.ports import DocumentStore, JobQueue, RunFeed, RunStore, ServiceCatalog, UsageStore, Workflow
 from workflow_service.settings import Settings
+from workflow_service.usecases.identification import Identification
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class ApiServices:
     feed: RunFeed
     queue: JobQueue
     workflows: Mapping[str, Workflow]
+    identification: Identification
+    catalog: ServiceCatalog
     settings: Settings
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     """Asks each part the service depends on whether it can be used now; never raises for one that cannot."""

@@ -78,7 +78,7 @@ class ContractAnalysis:
     Args:
         documents: Where uploaded files are.
         parser: Turns a file into text.
-        checkpointer: Lends a saver for one run, on the loop that the run is on.
+        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
         model: Reads beside the rules in runs that ask for it; None: there is none to ask.
         reading: Whether it reads where a run does not say, and how much.
     """
@@ -93,7 +93,7 @@ class ContractAnalysis:
         self,
         documents: DocumentStore,
         parser: DocumentParser,
-        checkpointer: Callable[[], AbstractAsyncContextManager[Saver]],
+        checkpointer: Callable[[UUID], AbstractAsyncContextManager[Saver]],
         model: LanguageModel | None = None,
         reading: ModelReading | None = None,
     ) -> None:
@@ -140,7 +140,7 @@ class ContractAnalysis:
         """
         document_id = _document_id(context.input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
-        async with self._checkpointer() as saver:
+        async with self._checkpointer(context.run_id) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             # Not «kept.next is empty»: that is so, too, when the worker died between the writes of a step and
@@ -158,7 +158,7 @@ class ContractAnalysis:
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer() as saver:
+        async with self._checkpointer(run_id) as saver:
             await saver.adelete_thread(str(run_id))
 
     def _build(self) -> Graph:

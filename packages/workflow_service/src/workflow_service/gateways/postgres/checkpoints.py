@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
+from uuid import UUID
 from weakref import WeakSet
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -19,8 +20,16 @@ _LOCK = 7_094_823_517_160_043  # beside the migrator's
 _SET_UP_POLL = 0.05  # seconds
 _OPEN_TIMEOUT = 30.0  # seconds for the first connection
 _SEARCH_PATH = "SET search_path TO workflow"
+_ENTER_RUN = "SELECT workflow.enter_scope('run', %s), set_config('search_path', 'workflow', true)"
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 """What LangGraph asks of a connection. Any: psycopg types each option by itself."""
+
+_TABLES = """
+SELECT bool_or(NOT relrowsecurity AND relname <> 'checkpoint_migrations') AS unprotected
+FROM pg_class
+WHERE relnamespace = 'workflow'::regnamespace AND relkind = 'r' AND relname LIKE 'checkpoint%'
+HAVING count(*) > 1
+"""
 
 # A worker that is frozen while it writes a checkpoint holds locks that the next one would wait for. It writes in
 # a pipeline, where the server sees no transaction that is idle: transaction_timeout ends it, which PostgreSQL has
@@ -65,7 +74,6 @@ class CheckpointPool(_Pool):
 
     async def _prepare(self, connection: AsyncConnection[DictRow]) -> None:
         self._alive.add(connection)
-        await connection.execute(_SEARCH_PATH)
         await connection.execute(_BOUND_WAITING, (self._waits,))
 
     @asynccontextmanager
@@ -84,8 +92,8 @@ class CheckpointPool(_Pool):
 async def open_checkpoint_pool(dsn: str, max_size: int, lease: float) -> AsyncGenerator[CheckpointPool, None]:
     """Open a pool of at most ``max_size`` connections on the running loop, with LangGraph's tables in place.
 
-    The schema ``workflow`` must exist. Any number of processes may do this at once. ``lease`` is how many seconds
-    a transaction may last, and how long it may wait for a lock: a run whose worker is frozen in one is lost.
+    The schema ``workflow`` must be up to date. Any number of processes may do this at once. ``lease`` is how many
+    seconds a transaction may last, and may wait for a lock: a run whose worker is frozen in one is lost.
 
     Raises:
         StoreUnavailableError: The database did not answer within 30 s.
@@ -101,9 +109,34 @@ async def open_checkpoint_pool(dsn: str, max_size: int, lease: float) -> AsyncGe
 
 
 @asynccontextmanager
-async def saver_on(pool: CheckpointPool) -> AsyncIterator[AsyncPostgresSaver]:
-    """Give a run a saver of its own: a saver holds one lock, so runs that share it would wait for each other."""
-    yield AsyncPostgresSaver(pool)
+async def saver_on(pool: CheckpointPool, run_id: UUID) -> AsyncIterator[AsyncPostgresSaver]:
+    """Give a run a saver of its own, which sees the checkpoints of that run and no others.
+
+    Its own also because a saver holds one lock: runs that share one would wait for each other.
+    """
+    yield _RunSaver(pool, run_id)
+
+
+class _RunSaver(AsyncPostgresSaver):
+    """LangGraph's saver, each of whose steps is a transaction in the scope of one run."""
+
+    conn: CheckpointPool
+
+    def __init__(self, pool: CheckpointPool, run_id: UUID) -> None:
+        super().__init__(pool)
+        self._run_id = str(run_id)
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
+        # The one place where the saver takes a connection (a test asks the saver's source for that). What enters
+        # the scope travels with the first statement: a pipeline waits for answers only where one is asked for.
+        async with self.lock, self.conn.connection() as connection, AsyncExitStack() as stack:
+            if self.supports_pipeline:
+                await stack.enter_async_context(connection.pipeline())
+            await stack.enter_async_context(connection.transaction())
+            cursor = await stack.enter_async_context(connection.cursor(binary=True, row_factory=dict_row))
+            await cursor.execute(_ENTER_RUN, (self._run_id,))
+            yield cursor
 
 
 @contextmanager
@@ -126,9 +159,23 @@ async def _set_up(dsn: str) -> None:
     # LangGraph's set-up is not safe against itself, and it must not run in a transaction (it builds
     # indexes concurrently): so a lock of the session. On a connection of its own, which may take its time.
     async with await AsyncConnection[DictRow].connect(dsn, **_CONNECTION) as connection:
+        if await _is_set_up(connection):
+            return  # a role that may not make tables is enough then
         # Asked for again and again: an index is built when all statements have ended, the one that waits for
         # the lock among them, and PostgreSQL ends that as a deadlock.
         while not await _is_ours(connection):  # noqa: ASYNC110 - the others are other processes
             await asyncio.sleep(_SET_UP_POLL)
         await connection.execute(_SEARCH_PATH)
         await AsyncPostgresSaver(connection).setup()
+        await connection.execute("SELECT workflow.protect()")
+
+
+async def _is_set_up(connection: AsyncConnection[DictRow]) -> bool:
+    found = await (await connection.execute(_TABLES)).fetchone()
+    if found is None or found["unprotected"]:
+        return False
+    newest = len(AsyncPostgresSaver.MIGRATIONS) - 1
+    kept = await (
+        await connection.execute("SELECT max(v) AS version FROM workflow.checkpoint_migrations")
+    ).fetchone()
+    return kept is not None and kept["version"] is not None and kept["version"] >= newest

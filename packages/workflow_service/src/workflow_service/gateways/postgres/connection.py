@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
-from workflow_service.ports import StoreUnavailableError
+from workflow_service.ports import DatabaseRightsError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -71,8 +71,61 @@ def _storable(piece: str) -> str:
 
 
 @asynccontextmanager
-async def open_session(connect: Connect) -> AsyncIterator[Connection]:
+async def open_session(connect: Connect, user_id: str) -> AsyncIterator[Connection]:
+    """Lend a connection for one transaction that sees the rows of ``user_id`` and nobody else's.
+
+    The database sees to that (row level security), whatever the statements say: another user's row is not there,
+    and writing one raises ``asyncpg.InsufficientPrivilegeError``. The body is the transaction: it commits at the
+    end and rolls back when the body raises.
+
+    Raises:
+        StoreUnavailableError: As `open_connection`.
+        DatabaseRightsError: Row security does not bind the role that DATABASE_URL names; nothing was done.
+    """
+    async with _open_scope(connect, "user", user_id) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def open_service_session(connect: Connect) -> AsyncIterator[Connection]:
+    """Lend a connection for one transaction that sees the runs of all users, their events, and nothing else.
+
+    For what belongs to no user: to claim a run, to find those that were lost. Whoever knows the user takes
+    `open_session`. Raises as that does.
+    """
+    async with _open_scope(connect, "service", "") as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def open_key_session(connect: Connect, prefix: str) -> AsyncIterator[Connection]:
+    """Lend a connection for one transaction that sees one API key and nothing else. Raises as `open_session`."""
+    async with _open_scope(connect, "key", prefix) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def open_operator_session(connect: Connect) -> AsyncIterator[Connection]:
+    """Lend a connection for one transaction that sees the API keys of all users. Raises as `open_session`."""
+    async with _open_scope(connect, "operator", "") as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def _open_scope(connect: Connect, scope: str, subject: str) -> AsyncIterator[Connection]:
+    async with open_connection(connect) as connection, connection.transaction():
+        try:
+            await connection.execute("SELECT workflow.enter_scope($1, $2)", scope, subject)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise DatabaseRightsError(" ".join(str(error).split())) from error  # with its hint
+        yield connection
+
+
+@asynccontextmanager
+async def open_connection(connect: Connect) -> AsyncIterator[Connection]:
     """Lend a connection for the body and translate the loss of the database.
+
+    It enters no scope, so it sees no rows of users: for what belongs to none (migrations, health).
 
     Raises:
         StoreUnavailableError: The database could not be reached or the connection broke. A transaction open

@@ -33,20 +33,20 @@ class PostgresDocumentStore:
     async def save(self, user_id: str, filename: str, media_type: str, content: bytes) -> Document:
         """Keep a file and return its record."""
         digest = await asyncio.to_thread(_sha256, content)
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_SAVE, user_id, filename, media_type, len(content), digest, content)
         assert row is not None  # an INSERT without ON CONFLICT returns its row
         return _document(row)
 
     async def get(self, user_id: str, document_id: UUID) -> Document | None:
         """Return the record of the user's document; None if there is none or it is another user's."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_GET, document_id, user_id)
         return None if row is None else _document(row)
 
     async def content(self, user_id: str, document_id: UUID) -> bytes | None:
         """Return the file's bytes; None as get does."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             content: bytes | None = await connection.fetchval(_CONTENT, document_id, user_id)
         return content
 

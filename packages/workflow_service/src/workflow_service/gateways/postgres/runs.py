@@ -14,7 +14,13 @@ from uuid import UUID
 import asyncpg
 
 from workflow_service.domain.run import Claim, EventKind, JsonObject, NewRun, Progress, Run, RunEvent, RunStatus
-from workflow_service.gateways.postgres.connection import Connect, Connection, encode_json, open_session
+from workflow_service.gateways.postgres.connection import (
+    Connect,
+    Connection,
+    encode_json,
+    open_service_session,
+    open_session,
+)
 from workflow_service.ports import ClaimLostError, IdempotencyConflictError
 
 CHANNEL = "workflow_run"
@@ -48,7 +54,7 @@ class PostgresRunStore:
             IdempotencyConflictError: The key was used for a different request. Nothing was written.
         """
         digest = _request_hash(new)
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, new.user_id) as connection:
             row = await connection.fetchrow(
                 _CREATE,
                 new.user_id,
@@ -72,25 +78,25 @@ class PostgresRunStore:
 
     async def get(self, user_id: str, run_id: UUID) -> Run | None:
         """Return the user's run; None if there is none or it is another user's."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_GET, run_id, user_id)
         return None if row is None else _run(row)
 
     async def result(self, user_id: str, run_id: UUID) -> bytes | None:
         """Return what the user's run returned, as JSON text in UTF-8; None if there is no such result."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             text: bytes | None = await connection.fetchval(_RESULT, run_id, user_id)
         return text
 
     async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Run]:
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor)."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(_LIST_RECENT, user_id, limit, before)
         return [_run(row) for row in rows]
 
     async def events(self, user_id: str, run_id: UUID, after: int = 0) -> Sequence[RunEvent]:
         """Return the events of the user's run with ``seq > after``, in order."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(_EVENTS, run_id, user_id, after)
         return [RunEvent(run_id, row["seq"], EventKind(row["kind"]), row["data"], row["at"]) for row in rows]
 
@@ -100,7 +106,7 @@ class PostgresRunStore:
         Returns None when there is nothing to do: finished, unknown, leased to a living worker, or lost so often
         that the next requeue_lost will fail it.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_service_session(self._connect) as connection:
             row = await connection.fetchrow(_CLAIM, run_id, worker_id, lease, self._max_losses)
             if row is None:
                 return None
@@ -110,7 +116,7 @@ class PostgresRunStore:
 
     async def renew(self, claim: Claim, lease: float) -> bool:
         """Extend the lease; False means the claim is outdated and its holder must stop."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, claim.run.user_id) as connection:
             return await connection.fetchval(_RENEW, claim.run.id, claim.run.attempt, lease) is not None
 
     async def record_progress(self, claim: Claim, progress: Progress) -> bool:
@@ -119,7 +125,7 @@ class PostgresRunStore:
         Raises:
             ClaimLostError: Another worker has claimed the run since. Nothing was written.
         """
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             held = await connection.fetchrow(_HOLD, claim.run.id, claim.run.attempt)
             if held is None:
                 raise _claim_lost(claim)
@@ -158,7 +164,7 @@ class PostgresRunStore:
             "type": "WorkerLost",
             "message": f"{self._max_losses} workers in a row fell silent over this run; it was given up",
         }
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_service_session(self._connect) as connection:
             lost = await connection.fetch(_REQUEUE_LOST, limit, self._max_losses, encode_json(error))
             for row in lost:
                 if row["status"] == RunStatus.FAILED:
@@ -173,7 +179,7 @@ class PostgresRunStore:
 
     async def mark_unsent(self, run_ids: Sequence[UUID]) -> None:
         """Note that the broker did not take these queued runs: the next requeue_lost returns them again."""
-        async with open_session(self._connect) as connection:
+        async with open_service_session(self._connect) as connection:
             await connection.execute(_MARK_UNSENT, run_ids)
 
     async def _end_claim(
@@ -181,7 +187,7 @@ class PostgresRunStore:
     ) -> None:
         # On a thread: a large result takes long, and the lease is to be renewed meanwhile.
         parameters = [await asyncio.to_thread(encode_json, value) for value in values]
-        async with open_session(self._connect) as connection, connection.transaction():
+        async with open_session(self._connect, claim.run.user_id) as connection:
             seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, *parameters)
             if seq is None:
                 raise _claim_lost(claim)

@@ -1,8 +1,9 @@
 """Which version the schema ``workflow`` has, and which one this release needs."""
 
+import re
 from importlib.resources import files
 
-from workflow_service.gateways.postgres.connection import Connect, open_session
+from workflow_service.gateways.postgres.connection import Connect, open_connection
 
 SCHEMA = "workflow"
 VERSION_TABLE = "alembic_version"
@@ -10,13 +11,25 @@ CURRENT_REVISION = f"SELECT version_num FROM {SCHEMA}.{VERSION_TABLE}"  # noqa: 
 
 MIGRATIONS = files("workflow_service.gateways.postgres") / "migrations"
 
+_HEADER = re.compile(r'^revision = "(?P<revision>\w+)"\ndown_revision = (?:None|"(?P<down>\w+)")$', re.MULTILINE)
+
 
 def revisions() -> tuple[str, ...]:
-    """Return the migrations that ship with this release, in order: 0001, 0002 and so on.
+    """Return the migrations that ship with this release, in the order in which they stand on each other.
 
-    Their files' names say so: to ask Alembic costs 24 MB, which only who migrates should pay.
+    Their files are read for it: to ask Alembic costs 24 MB, which only who migrates should pay.
     """
-    return tuple(sorted(file.name[:4] for file in MIGRATIONS.iterdir() if file.name.endswith(".py")))
+    following = {}
+    for file in MIGRATIONS.iterdir():
+        if file.name.endswith(".py"):
+            found = _HEADER.search(file.read_text(encoding="utf-8"))
+            assert found is not None, f"{file.name} does not say which revision it is"
+            following[found["down"]] = found["revision"]
+    line, last = [], following.get(None)
+    while last is not None:
+        line.append(last)
+        last = following.get(last)
+    return tuple(line)
 
 
 async def current_revision(connect: Connect) -> str | None:
@@ -25,7 +38,7 @@ async def current_revision(connect: Connect) -> str | None:
     Raises:
         StoreUnavailableError: The database could not be reached.
     """
-    async with open_session(connect) as connection:
+    async with open_connection(connect) as connection:
         if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.{VERSION_TABLE}") is None:
             return None
         revision: str | None = await connection.fetchval(CURRENT_REVISION)

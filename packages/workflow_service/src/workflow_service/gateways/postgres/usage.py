@@ -39,7 +39,7 @@ class PostgresUsageStore:
     async def record(self, user_id: str, run_id: UUID | None, usage: ModelUsage) -> None:
         """Keep what one call took."""
         cost = None if usage.cost is None else Decimal(repr(usage.cost))
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             await connection.execute(
                 _RECORD, user_id, run_id, usage.model, usage.input_tokens, usage.output_tokens, cost
             )
@@ -53,6 +53,6 @@ class PostgresUsageStore:
         run_id: UUID | None = None,
     ) -> UsageReport:
         """Return what the user's calls took, by model, the dearest first."""
-        async with open_session(self._connect) as connection:
+        async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(_REPORT, user_id, since, until, run_id)
         return UsageReport([ModelTotal(**row) for row in rows])

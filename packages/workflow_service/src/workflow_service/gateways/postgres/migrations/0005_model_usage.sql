@@ -12,3 +12,5 @@ CREATE TABLE workflow.model_usage (
 
 CREATE INDEX model_usage_by_user ON workflow.model_usage (user_id, at);
 CREATE INDEX model_usage_by_run ON workflow.model_usage (run_id) WHERE run_id IS NOT NULL;
+
+SELECT workflow.protect();
