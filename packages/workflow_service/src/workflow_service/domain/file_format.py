@@ -13,6 +13,7 @@ MARKDOWN = MEDIA_TYPES[".md"]
 PLAIN = MEDIA_TYPES[".txt"]
 
 _NAMES = {PDF: "a PDF", DOCX: "a Word document (.docx)", MARKDOWN: "Markdown", PLAIN: "plain text"}
+_ENDINGS = ", ".join(MEDIA_TYPES)
 _PDF_HEADER_WITHIN = 1024  # bytes; readers accept junk before the header up to here (ISO 32000-1, annex H.3.4.1)
 _ZIP_END_WITHIN = 22 + 65_535  # bytes: the record that ends an archive, and the longest comment behind it
 _TEXT_LOOKED_AT = 64 * 1024  # bytes in which a binary file shows a NUL
@@ -57,8 +58,7 @@ class Mismatch:
 def mismatch(content: bytes, media_type: str) -> Mismatch | None:
     """Return why ``content`` cannot be of ``media_type``; None if nothing in its bytes speaks against it."""
     if media_type not in _NAMES:
-        known = ", ".join(MEDIA_TYPES)
-        return Mismatch(f"files of type {media_type!r} cannot be read; upload one of {known}", True)
+        return Mismatch(f"files of type {media_type!r} cannot be read; upload one of {_ENDINGS}", True)
     if not content.strip():
         return Mismatch("the file is empty; upload a file that holds text", False)
     if content.startswith(_OLE) and "EncryptedPackage".encode("utf-16-le") in content:
@@ -68,9 +68,9 @@ def mismatch(content: bytes, media_type: str) -> Mismatch | None:
         return _damage(content, media_type)
     if found == _NAMES[media_type]:
         return None
-    return Mismatch(
-        f"the file is sent as {_NAMES[media_type]}, but its content is {found}; send it under its own type", True
-    )
+    sent_as = f"the file is sent as {_NAMES[media_type]}, but its content is {found}"
+    what_to_do = "send it under its own type" if found in _NAMES.values() else f"upload one of {_ENDINGS}"
+    return Mismatch(f"{sent_as}; {what_to_do}", True)
 
 
 def _describe(content: bytes) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from workflow_service.domain.analysis import FINDINGS_SCHEMA, RISK_NAMES, Believed, believe
+from workflow_service.domain.analysis import FINDINGS_SCHEMA, RISK_NAMES, believe
+from workflow_service.domain.analysis.model_findings import Believed
 from workflow_service.domain.contract import Clause, Finding, FindingKind, FindingSource
 from workflow_service.domain.document import DocumentText, Span
 from workflow_service.domain.language_model import ModelUsage

@@ -10,14 +10,13 @@ what stands in the text, `merge` joins both.
 from workflow_service.domain.analysis.assessment import assess
 from workflow_service.domain.analysis.extraction import extract
 from workflow_service.domain.analysis.merging import merge
-from workflow_service.domain.analysis.model_findings import FINDINGS_SCHEMA, RISK_NAMES, Believed, believe
+from workflow_service.domain.analysis.model_findings import FINDINGS_SCHEMA, RISK_NAMES, believe
 from workflow_service.domain.analysis.segmentation import segment
 from workflow_service.domain.analysis.windows import windows
 
 __all__ = (
     "FINDINGS_SCHEMA",
     "RISK_NAMES",
-    "Believed",
     "assess",
     "believe",
     "extract",
