@@ -1,37 +1,62 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import cache, partial
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from homeloop import LoopLocal
+from homeloop import Isolation as Tier
+from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
+from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
 from workflow_service.domain.language_model import ModelPrices
+from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.chat_client import ModelChoice, open_chat_client, rate_limiter
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
 from workflow_service.gateways.language_model import ChatLanguageModel
+from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.pool import lend, open_pool
-from workflow_service.gateways.postgres.runs import PostgresRunStore
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
+from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
+from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
 from workflow_service.gateways.postgres.usage import PostgresUsageStore
-from workflow_service.ports import LanguageModel, StoreUnavailableError, Workflow
+from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
+from workflow_service.ports import (
+    LanguageModel,
+    ProcessLostError,
+    Report,
+    RunStore,
+    RunTimeoutError,
+    ServiceCatalog,
+    StoreUnavailableError,
+    Workflow,
+)
 from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
+from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
 from workflow_service.workflows.contract_reading import ModelReading
+from workflow_service.workflows.library import all_workflows
+from workflow_service.workflows.plugins import WorkflowTools
+from workflow_service.workflows.workflow_engine import WorkflowEngine
+
+T = TypeVar("T")
 
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
@@ -51,6 +76,8 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     from workflow_service.gateways.postgres.migrator import migrate
 
     connect = _connect(settings)
+    resources = _resources(settings, connect)
+    catalog = RegisteredServices(service_registry, resources)
     async with (
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
@@ -61,16 +88,20 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             return await _check(connect, queue)
 
         yield ApiServices(
-            runs=PostgresRunStore(connect),
+            runs=_runs(settings, connect),
             documents=PostgresDocumentStore(connect),
             usage=PostgresUsageStore(connect),
             feed=feed,
             queue=queue,
-            workflows=_workflows(settings, connect),
+            workflows=_workflows(settings, connect, catalog),
             identification=_identification(settings, connect),
-            catalog=RegisteredServices(service_registry, _resources(settings)),
+            catalog=catalog,
+            webhooks=PostgresWebhookStore(connect),
+            webhook_sender=_webhook_sender(settings, resources),
+            answers=PostgresAnswerCache(connect, settings.service_cache_entries),
             settings=settings,
             ready=ready,
+            count_runs=PostgresRunStatistics(connect).count,
         )
 
 
@@ -98,8 +129,88 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    set_current_resources(_resources(settings))  # for code that opens services by itself
-    return WorkerServices(runs=PostgresRunStore(connect), workflows=_workflows(settings, connect))
+    workflows = _worker_workflows(settings, connect)
+    executor = IsolationExecutor(name="runs", preload=(__name__,))
+    return WorkerServices(
+        runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
+        workflows=workflows,
+        feed=_CancelFeed(settings.database_url),
+        perform=Performer(
+            workflows=workflows,
+            run_apart=partial(_run_apart, executor),
+            report_through=partial(bind_callback, on_error="raise"),
+            elsewhere=_run_elsewhere,
+        ),
+    )
+
+
+def workflow_engine(settings: Settings) -> WorkflowEngine:
+    """Join what runs workflows here and now, without a queue. Nothing is opened before the first run.
+
+    The database's schema must be up to date: the API sees to it, or ``workflow-service migrate``.
+    """
+    return WorkflowEngine(worker_services(settings).workflows, run)
+
+
+def _worker_workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+    resources = _resources(settings, connect)
+    set_current_resources(resources)  # for code that opens services by itself
+    return _workflows(settings, connect, RegisteredServices(service_registry, resources))
+
+
+class _CancelFeed:
+    """Fits the RunFeed port: wakes for runs that are to end, over one connection of the running loop's own."""
+
+    def __init__(self, database_url: str) -> None:
+        self._feeds = LoopLocal(lambda: PostgresRunFeed(database_url, CANCEL_CHANNEL), name="cancel feed")
+
+    @asynccontextmanager
+    async def watch(self, run_id: UUID) -> AsyncIterator[Callable[[float], Awaitable[bool]]]:
+        async with self._feeds() as feed, feed.watch(run_id) as wait:
+            yield wait
+
+
+async def _run_apart(
+    executor: IsolationExecutor,
+    fn: Callable[..., Awaitable[T]],
+    *args: Any,  # Any: the function's own
+    isolation: Isolation,
+    timeout: float | None,
+    name: str,
+    on_progress: Callable[..., Awaitable[None]] | None = None,
+) -> T:
+    """Run ``fn(*args)`` in a tier, and say in the service's own words what became of it there."""
+    try:
+        return await executor.run(
+            fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
+        )
+    except CallTimeoutError as error:
+        raise RunTimeoutError(
+            f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
+        ) from error
+    except WorkerDiedError as error:
+        raise ProcessLostError("the process of its own that the run worked in ended under it") from error
+    except WorkerStartError as error:
+        raise ProcessLostError("no process of its own could be started for the run") from error
+
+
+@cache
+def _workflows_here() -> Mapping[str, Workflow]:
+    """The workflows of a process that works for a worker: built anew there, from the same environment."""
+    settings = Settings.from_environment()
+    return _worker_workflows(settings, _connect(settings))
+
+
+async def _run_elsewhere(
+    run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
+) -> JsonObject:
+    """Run a workflow in a process of its own."""
+    workflows = _workflows_here()
+    return await perform_elsewhere(run_id, user_id, workflow_name, input_data, report, workflows=workflows)
+
+
+def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:
+    return PostgresRunStore(connect, keep_for=settings.resumable_for)
 
 
 def _connect(settings: Settings) -> Connect:
@@ -117,11 +228,16 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings) -> ServiceResources:
-    return ServiceResources(settings)
+def _resources(settings: Settings, connect: Connect) -> ServiceResources:
+    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
 
 
-def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return SignedWebhooks(secrets, resources.policy, settings.webhook_timeout)
+
+
+def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
         lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
         name="checkpoint pool",
@@ -141,9 +257,11 @@ def _workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
         window_chars=settings.analysis_window_chars,
         most_windows=settings.analysis_most_windows,
     )
+    documents = PostgresDocumentStore(connect)
     model = _language_model(settings, connect)
-    workflows = (ContractAnalysis(PostgresDocumentStore(connect), parser, checkpointer, model, reading),)
-    return {workflow.name: workflow for workflow in workflows}
+    tools = WorkflowTools(documents, parser, catalog, model=model, checkpointer=checkpointer)
+    contracts = ContractAnalysis(documents, parser, checkpointer, model, reading)
+    return all_workflows([contracts], tools, settings.definitions)
 
 
 def model_choice(settings: Settings) -> ModelChoice | None:

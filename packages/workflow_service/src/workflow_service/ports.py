@@ -2,18 +2,63 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from typing import Any, Protocol
 from uuid import UUID
 
 from workflow_service.domain.document import Document, DocumentText
 from workflow_service.domain.external import ExternalServiceResponse, ServiceDescription
 from workflow_service.domain.language_model import ModelAnswer, ModelUsage, UsageReport
-from workflow_service.domain.run import Claim, JsonObject, NewRun, Progress, Run, RunEvent
+from workflow_service.domain.run import (
+    CancelMode,
+    Claim,
+    JsonObject,
+    NewRun,
+    Progress,
+    Run,
+    RunEvent,
+    RunStatus,
+    Standing,
+)
+from workflow_service.domain.webhook import Delivery, DeliveryStatus, DueDelivery, Outcome
 
 Report = Callable[[str, int, str], Awaitable[None]]
 """``await report(step, percent, description)``: returns when the step is persisted; callable from any loop."""
+
+
+class Drain:
+    """The request to end at the next step boundary; a workflow that sees or hears of it raises DrainedError there.
+
+    Thread: any, for every method.
+    """
+
+    def __init__(self) -> None:
+        self._is_requested = False
+        self._listeners: list[Callable[[], object]] = []
+        self._lock = Lock()
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether the run is to end at the next step boundary."""
+        return self._is_requested
+
+    def on_request(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` when the run is to end, on the thread that asks; at once if it is to end already."""
+        with self._lock:
+            if not self._is_requested:
+                self._listeners.append(listener)
+                return
+        listener()
+
+    def request(self) -> None:
+        """Ask the workflow to end. Idempotent."""
+        with self._lock:
+            self._is_requested = True
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +69,7 @@ class RunContext:
     user_id: str
     input_data: JsonObject
     report: Report
+    drain: Drain = field(default_factory=Drain)
 
 
 class RunStore(Protocol):
@@ -45,8 +91,19 @@ class RunStore(Protocol):
         """Return what the user's run returned, as JSON text in UTF-8; None if there is no such result."""
         ...
 
-    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Run]:
-        """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor)."""
+    async def list_recent(
+        self,
+        user_id: str,
+        limit: int,
+        before: UUID | None = None,
+        *,
+        statuses: Collection[RunStatus] = (),
+        workflow_name: str | None = None,
+    ) -> Sequence[Run]:
+        """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor).
+
+        Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
+        """
         ...
 
     async def events(self, user_id: str, run_id: UUID, after: int = 0) -> Sequence[RunEvent]:
@@ -56,12 +113,13 @@ class RunStore(Protocol):
     async def claim(self, run_id: UUID, worker_id: str, lease: float) -> Claim | None:
         """Take a queued run, or a running one whose lease is over, for ``lease`` seconds.
 
-        Returns None when there is nothing to do: finished, unknown, or leased to a living worker.
+        Returns None when there is nothing to do: finished, unknown, pausing before another attempt, or leased to
+        a living worker.
         """
         ...
 
-    async def renew(self, claim: Claim, lease: float) -> bool:
-        """Extend the lease; False means the claim is outdated and its holder must stop."""
+    async def renew(self, claim: Claim, lease: float) -> Standing:
+        """Extend the lease, and say whether the run is to end; a claim that is not held must be let go."""
         ...
 
     async def record_progress(self, claim: Claim, progress: Progress) -> bool:
@@ -81,20 +139,109 @@ class RunStore(Protocol):
         ...
 
     async def release(self, claim: Claim) -> None:
-        """Give a run back to the queue (a worker that is told to stop). Raises ClaimLostError."""
+        """Give a run back to the queue (a worker that is told to stop); one that is being cancelled ends.
+
+        Raises ClaimLostError.
+        """
+        ...
+
+    async def cancel(self, claim: Claim) -> None:
+        """End a run as cancelled, in the mode that was asked for. Raises ClaimLostError."""
+        ...
+
+    async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
+        """Give a run back for another attempt after a pause that grows with each; False if it is dead now.
+
+        Counts as a loss: after too many in a row without a new step the run is dead, with ``error``.
+        Raises ClaimLostError.
+        """
+        ...
+
+    async def request_cancel(self, user_id: str, run_id: UUID, mode: CancelMode) -> Run | None:
+        """Tell a run to end, and return it; None if the user has no such run.
+
+        A queued run ends at once, and any run does by KILL: whoever holds a claim on it holds it no longer. A run
+        that is told again ends in the harder of the two modes.
+
+        Raises:
+            RunStateError: The run has ended. Nothing was changed.
+        """
+        ...
+
+    async def resume(self, user_id: str, run_id: UUID) -> Run | None:
+        """Queue a run that ended without success, to go on after its last whole step; None as request_cancel.
+
+        Raises:
+            RunStateError: The run has not ended, has succeeded, or nothing is kept of it. Nothing was changed.
+        """
+        ...
+
+    async def delete(self, user_id: str, run_id: UUID) -> bool:
+        """Remove an ended run and its events; False if the user has no such run. Forget it first.
+
+        Raises:
+            RunStateError: The run has not ended. Nothing was changed.
+        """
+        ...
+
+    async def take_forgettable(self, limit: int) -> Sequence[Run]:
+        """Return ended runs whose checkpoints are to be removed; they can no longer be resumed.
+
+        The same run is returned again after a minute unless mark_forgotten names it: its taker may have died.
+        """
+        ...
+
+    async def give_up_keeping(self, user_id: str, run_id: UUID) -> Run | None:
+        """Have an ended run's checkpoints removed: it cannot be resumed from now on. None as request_cancel.
+
+        Raises:
+            RunStateError: The run has not ended. Nothing was changed.
+        """
+        ...
+
+    async def mark_forgotten(self, run_ids: Sequence[UUID]) -> None:
+        """Note that nothing is kept of these runs any more."""
         ...
 
     async def requeue_lost(self, limit: int) -> Sequence[UUID]:
         """Put runs whose lease is over back to queued, and return them with those queued too long ago.
 
         Runs another process is looking at are skipped, so any number of processes may call this.
-        A run that was lost too often is failed instead: it may be what kills its workers.
+        A run that was lost too often is dead instead: it may be what kills its workers. One that is being
+        cancelled ends.
         """
         ...
 
     async def mark_unsent(self, run_ids: Sequence[UUID]) -> None:
         """Note that the broker did not take these queued runs: the next requeue_lost returns them again."""
         ...
+
+
+class Performance(Protocol):
+    """One attempt at a run's workflow, in the tier that the run's options name."""
+
+    async def run(self) -> JsonObject:
+        """Run the workflow; return and raise what it does.
+
+        Raises:
+            RunTimeoutError: It took longer than the run's options allow, and was cancelled.
+            ProcessLostError: The process of its own that it worked in ended under it.
+
+        Cancellation: cancels the workflow, waits for its clean-up, then is raised.
+        """
+        ...
+
+    def drain(self) -> None:
+        """Ask the workflow to end at its next step boundary. Idempotent."""
+        ...
+
+    def kill(self) -> None:
+        """End the process of its own that the workflow works in, if it has one: `run` then raises."""
+        ...
+
+
+Perform = Callable[[Run, Report], Performance]
+"""Prepares an attempt at a run; ``report`` is called on the loop of whoever awaits its `Performance.run`."""
 
 
 class RunFeed(Protocol):
@@ -126,6 +273,10 @@ class DocumentStore(Protocol):
 
     async def get(self, user_id: str, document_id: UUID) -> Document | None:
         """Return the record of the user's document; None if there is none or it is another user's."""
+        ...
+
+    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
+        """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""
         ...
 
     async def content(self, user_id: str, document_id: UUID) -> bytes | None:
@@ -174,7 +325,10 @@ class Workflow(Protocol):
 
         Raises:
             WorkflowError: The input cannot be worked on; trying again would not help.
-            StoreUnavailableError: The database did not answer; another attempt goes on.
+            StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
+            DrainedError: It was asked to end at a step boundary, and can go on from there.
+
+        Cancellation: the run was interrupted, or its worker stops; it can go on after the last whole step.
         """
         ...
 
@@ -255,6 +409,66 @@ class AnswerCache(Protocol):
         Raises:
             TypeError, ValueError: ``data`` is no JSON. Nothing was kept.
         """
+        ...
+
+    async def prune(self) -> int:
+        """Remove answers that nobody may use any more, of all users; return how many those were."""
+        ...
+
+
+class WebhookStore(Protocol):
+    """Deliveries of webhooks. A run that asks for one gets its delivery in the transaction of its ending."""
+
+    async def take_due(
+        self, limit: int, per_user: int, busy: Sequence[str], lease: float
+    ) -> Sequence[DueDelivery]:
+        """Return deliveries to be sent now; each is due again after ``lease`` seconds unless its outcome is told.
+
+        Args:
+            limit: So many at most.
+            per_user: Of one user so many at most.
+            busy: Users who get none now.
+            lease: Seconds.
+        """
+        ...
+
+    async def record(self, delivery: DueDelivery, outcome: Outcome, pause: float | None) -> None:
+        """Write down an attempt's outcome; after ``pause`` seconds it is sent again, None is the end of it."""
+        ...
+
+    async def list_recent(
+        self,
+        user_id: str,
+        limit: int,
+        before: UUID | None = None,
+        run_id: UUID | None = None,
+        status: DeliveryStatus | None = None,
+    ) -> Sequence[Delivery]:
+        """Return the user's deliveries, newest first, from the one after ``before`` (an id: the cursor)."""
+        ...
+
+    async def send_again(self, user_id: str, delivery_id: UUID) -> Delivery | None:
+        """Make the user's delivery due now; None if there is none. One that has ended begins anew."""
+        ...
+
+
+class WebhookSender(Protocol):
+    """Sends webhooks, signed."""
+
+    def check(self, url: str) -> None:
+        """Refuse an address that nothing could be sent to.
+
+        Raises:
+            InvalidInputError: The message says what is wrong.
+        """
+        ...
+
+    def secrets_of(self, user_id: str) -> Sequence[str]:
+        """Return what the user's receivers verify signatures with, the current one first."""
+        ...
+
+    async def send(self, delivery: DueDelivery) -> Outcome:
+        """Send once, and say how it went; never raises for what the receiver does."""
         ...
 
 
@@ -343,6 +557,29 @@ class DatabaseRightsError(ServiceError):
 
 class SchemaTooNewError(ServiceError):
     """The database was migrated by a newer release than this one."""
+
+
+class RunStateError(ServiceError):
+    """What is asked for cannot be done to a run in the status it has."""
+
+    def __init__(self, message: str, status: RunStatus) -> None:
+        super().__init__(message, status)
+        self.message, self.status = message, status
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RunTimeoutError(ServiceError):
+    """An attempt at a run took longer than the run's options allow."""
+
+
+class ProcessLostError(ServiceError):
+    """The process of its own that a run worked in ended under it, or could not be started."""
+
+
+class DrainedError(ServiceError):
+    """A workflow was asked to end at a step boundary, and has."""
 
 
 class ClaimLostError(ServiceError):

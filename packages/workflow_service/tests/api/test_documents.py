@@ -141,3 +141,17 @@ def test_an_unknown_document_is_not_there(client):
     """404 as a problem document."""
     response = client.get(f"{DOCUMENTS}/{uuid4()}")
     assert (response.status_code, response.headers["Content-Type"]) == (404, "application/problem+json")
+
+
+def test_documents_are_listed_for_their_owner_page_by_page(client, bob):
+    """A person finds what was uploaded before, newest first, and nothing of anybody else's."""
+    names = [f"{number}.txt" for number in range(3)]
+    for name in names:
+        assert client.post(DOCUMENTS, files={"file": (name, b"text")}).status_code == 201
+    first = client.get(DOCUMENTS, params={"limit": 2}).json()
+    assert [document["filename"] for document in first["documents"]] == ["2.txt", "1.txt"]
+    second = client.get(DOCUMENTS, params={"limit": 2, "before": first["next"]}).json()
+    assert [document["filename"] for document in second["documents"]] == ["0.txt"]
+    assert second["next"] is None
+    assert bob.get(DOCUMENTS).json() == {"documents": [], "next": None, "max_bytes": MAX_UPLOAD}
+    assert client.get(DOCUMENTS, params={"limit": 0}).status_code == 422

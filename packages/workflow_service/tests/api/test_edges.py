@@ -113,7 +113,7 @@ class FailingStore:
     def __init__(self, error):
         self._error = error
 
-    async def list_recent(self, *_args):
+    async def list_recent(self, *_args, **_options):
         raise self._error
 
     async def requeue_lost(self, _limit):

@@ -5,10 +5,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from workflow_service.domain.run import Progress
+from workflow_service.ports import ClaimLostError
+
 pytestmark = pytest.mark.needs("postgres")
 
 EXECUTE = "/api/v1/workflows/execute"
-REQUEST = {"workflow_name": "idle", "input_data": {"a": 1}, "options": {"fast": True}}
+REQUEST = {"workflow_name": "idle", "input_data": {"a": 1}, "options": {"isolation": "thread", "timeout": 60}}
 
 
 def submit(client, **headers):
@@ -25,7 +28,11 @@ def test_a_submitted_run_can_be_found_where_the_answer_says(client, server):
     assert response.json() == {"run_id": run_id, "status": "queued"}
     run = client.get(response.headers["Location"]).json()
     assert (run["id"], run["workflow_name"], run["status"]) == (run_id, "idle", "queued")
-    assert (run["input_data"], run["options"], run["error"]) == ({"a": 1}, {"fast": True}, None)
+    assert (run["input_data"], run["options"], run["error"]) == (
+        {"a": 1},
+        {"isolation": "thread", "timeout": 60},
+        None,
+    )
     assert server.services.queue.sent == [UUID(run_id)]
 
 
@@ -73,6 +80,11 @@ def test_input_that_cannot_be_worked_on_is_422_and_says_why(client, body, says):
         (b"{}", {"body.workflow_name", "body.input_data"}),
         (b'{"workflow_name": "idle", "input_data": [], "surprise": 1}', {"body.input_data", "body.surprise"}),
         (b'{"workflow_name": ', {"body.18"}),
+        (
+            b'{"workflow_name": "idle", "input_data": {}, "options": {"isolation": "moon", "timeout": 0, "x": 1}}',
+            {"body.options.isolation", "body.options.timeout", "body.options.x"},
+        ),
+        (b'{"workflow_name": "idle", "input_data": {}, "options": {"timeout": NaN}}', {"body.options.timeout"}),
     ],
 )
 def test_a_request_of_the_wrong_shape_is_422_with_its_fields(client, body, fields):
@@ -156,3 +168,124 @@ def test_workflows_are_listed_by_name(client):
     assert client.get("/api/v1/workflows").json() == {
         "workflows": [{"name": "idle", "description": "Does nothing.", "input_schema": {"type": "object"}}]
     }
+
+
+def test_what_is_listed_can_be_chosen_by_status_and_workflow(client, server):
+    """Filters hold across pages; a status that does not exist is 422."""
+    first, second = submit(client), submit(client)
+    server.claim(first)
+    assert [run["id"] for run in client.get("/api/v1/runs", params={"status": "running"}).json()["runs"]] == [
+        first
+    ]
+    both = client.get("/api/v1/runs", params={"status": ["running", "queued"], "workflow_name": "idle"}).json()
+    assert [run["id"] for run in both["runs"]] == [second, first]
+    assert client.get("/api/v1/runs", params={"workflow_name": "other"}).json()["runs"] == []
+    assert client.get("/api/v1/runs", params={"status": "asleep"}).status_code == 422
+
+
+def test_waiting_returns_the_ended_run_or_how_it_stands(client, server):
+    """At once without time, and when the run ends with it; a time beyond the bound is 422."""
+    run_id = submit(client)
+    assert client.get(f"/api/v1/runs/{run_id}/wait", params={"timeout": 0}).json()["status"] == "queued"
+    claim = server.claim(run_id)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(client.get, f"/api/v1/runs/{run_id}/wait", params={"timeout": 30})
+        server.call(lambda services: services.runs.record_progress(claim, Progress("read", 40, "")))
+        server.call(lambda services: services.runs.succeed(claim, {}))
+        run = waiting.result(30).json()
+    assert (run["status"], run["percent"], run["step"]) == ("succeeded", 100, "read")
+    assert client.get(f"/api/v1/runs/{run_id}/wait", params={"timeout": 1e9}).status_code == 422
+
+
+def test_a_queued_run_is_cancelled_at_once_and_can_be_resumed_and_deleted(client, server):
+    """Cancel, resume, cancel with rollback, delete: each answers with how the run stands then."""
+    run_id = submit(client)
+    address = f"/api/v1/runs/{run_id}"
+    run = client.get(address).json()
+    assert (run["can_cancel"], run["can_resume"], run["cancel_mode"]) == (True, False, None)
+    assert client.delete(address).json()["run_status"] == "queued"
+    assert client.post(f"{address}/resume").status_code == 409
+    cancelled = client.post(f"{address}/cancel", json={"mode": "drain"})
+    assert cancelled.status_code == 202
+    run = cancelled.json()
+    assert (run["status"], run["can_cancel"], run["can_resume"], run["cancel_mode"]) == (
+        "cancelled",
+        False,
+        True,
+        "drain",
+    )
+    again = client.post(f"{address}/cancel")
+    assert (again.status_code, again.json()["type"][-11:], again.json()["run_status"]) == (
+        409,
+        ":run-status",
+        "cancelled",
+    )
+    resumed = client.post(f"{address}/resume")
+    assert (resumed.status_code, resumed.json()["status"], resumed.json()["error"]) == (202, "queued", None)
+    assert server.services.queue.sent == [UUID(run_id)] * 2
+    assert client.post(f"{address}/cancel", json={"mode": "rollback"}).json()["can_resume"] is False
+    assert client.post(f"{address}/resume").status_code == 409
+    assert client.delete(address).status_code == 204
+    assert client.get(address).status_code == 404
+    assert client.delete(address).status_code == 404
+
+
+def test_a_running_run_is_cancelling_until_its_worker_has_stopped(client, server):
+    """202 and «cancelling» for what a worker holds; a harder mode follows, a softer one changes nothing."""
+    run_id = submit(client)
+    address = f"/api/v1/runs/{run_id}/cancel"
+    claim = server.claim(run_id)
+    assert client.post(address, json={"mode": "drain"}).json()["status"] == "cancelling"
+    assert client.post(address, json={"mode": "rollback"}).json()["cancel_mode"] == "rollback"
+    assert client.post(address, json={"mode": "interrupt"}).json()["cancel_mode"] == "rollback"
+    server.call(lambda services: services.runs.cancel(claim))
+    run = client.get(f"/api/v1/runs/{run_id}").json()
+    assert (run["status"], run["can_resume"], run["cancel_mode"]) == ("cancelled", False, "rollback")
+    assert client.get(f"/api/v1/runs/{run_id}/result").json()["type"].endswith(":run-cancelled")
+
+
+def test_a_killed_run_has_ended_whatever_its_worker_does(client, server):
+    """«kill» ends the run in the database; the claim of its worker is worth nothing from then on."""
+    run_id = submit(client)
+    claim = server.claim(run_id)
+    assert client.post(f"/api/v1/runs/{run_id}/cancel", json={"mode": "kill"}).json()["status"] == "cancelled"
+    with pytest.raises(ClaimLostError):
+        server.call(lambda services: services.runs.succeed(claim, {}))
+
+
+@pytest.mark.parametrize("body", [{"mode": "gently"}, {"mode": "drain", "x": 1}])
+def test_a_way_to_cancel_that_does_not_exist_is_422(client, body):
+    """Nothing is cancelled by mistake."""
+    run_id = submit(client)
+    assert client.post(f"/api/v1/runs/{run_id}/cancel", json=body).status_code == 422
+    assert client.get(f"/api/v1/runs/{run_id}").json()["status"] == "queued"
+
+
+def test_nobody_steers_the_runs_of_others(client, bob):
+    """Cancel, resume, delete and wait of a foreign run answer as for one that does not exist."""
+    run_id = submit(client)
+    for method, address in (
+        ("POST", "/cancel"),
+        ("POST", "/resume"),
+        ("DELETE", ""),
+        ("GET", "/wait?timeout=0"),
+    ):
+        assert bob.request(method, f"/api/v1/runs/{run_id}{address}").status_code == 404
+    assert client.get(f"/api/v1/runs/{run_id}").json()["status"] == "queued"
+
+
+def test_every_route_documents_its_problems(client):
+    """The OpenAPI document names problem+json for 401, 422, 500 and 503 of each route, and its schema."""
+    document = client.get("/openapi.json").json()
+    assert document["components"]["schemas"]["Problem"]["properties"].keys() == {
+        "type",
+        "title",
+        "status",
+        "detail",
+    }
+    for path, methods in document["paths"].items():
+        if path.startswith("/api/"):
+            for method, operation in methods.items():
+                for status in ("401", "422", "500", "503"):
+                    content = operation["responses"][status]["content"]
+                    assert content.keys() == {"application/problem+json"}, (method, path, status)

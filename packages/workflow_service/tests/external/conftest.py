@@ -63,9 +63,8 @@ def run() -> Callable[[Callable[[], Awaitable[T]]], T]:
             assert not left, left
             return result
 
-        before = threading.active_count()
         result = asyncio.run(main())
-        assert threading.active_count() == before
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("asyncio")]
         return result
 
     return run_bounded

@@ -115,7 +115,7 @@ def test_a_name_with_public_and_private_addresses_is_refused(run: Run, names: Na
 
 def test_what_is_allowed_by_configuration(run: Run, names: Names) -> None:
     """Networks by address, hosts by name whatever their address is."""
-    names["hooks.internal"] = [["10.9.9.9"]]
+    names["HOOKS.internal"] = [["10.9.9.9"]]
     names["other.internal"] = [["10.9.9.9"]]
     policy = AddressPolicy(["127.0.0.0/8", "::1", "Hooks.Internal."])
 

@@ -53,3 +53,20 @@ def test_a_file_is_hashed_neither_on_the_loop_nor_with_a_connection(with_pool, m
         assert seen == [(False, 0)]
 
     with_pool(scenario)
+
+
+def test_documents_are_listed_newest_first_and_page_by_page(with_pool):
+    """Each page goes on after its cursor; other users' documents are neither listed nor a place to go on from."""
+
+    async def scenario(pool):
+        store = PostgresDocumentStore(pool.acquire)
+        saved = [await store.save("alice", f"{number}.txt", "text/plain", b"x") for number in range(5)]
+        foreign = await store.save("mallory", "theirs.txt", "text/plain", b"x")
+        saved.reverse()
+        assert await store.list_recent("alice", 10) == saved
+        assert await store.list_recent("alice", 2) == saved[:2]
+        assert await store.list_recent("alice", 2, saved[1].id) == saved[2:4]
+        assert await store.list_recent("alice", 2, saved[4].id) == []
+        assert await store.list_recent("alice", 2, foreign.id) == []
+
+    with_pool(scenario)

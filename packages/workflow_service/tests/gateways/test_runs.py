@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_service.domain.run import Claim, EventKind, NewRun, Progress, RunStatus
+from workflow_service.domain.run import Claim, EventKind, NewRun, Progress, RunStatus, Standing
 from workflow_service.gateways.postgres.connection import encode_json, open_session
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import ClaimLostError, IdempotencyConflictError, StoreUnavailableError
@@ -90,9 +90,9 @@ def test_an_outdated_claim_can_write_nothing(with_pool, expire):
         ):
             with pytest.raises(ClaimLostError, match="attempt 1"):
                 await write
-        assert await store.renew(first, 60) is False
+        assert await store.renew(first, 60) == Standing(is_held=False)
         assert await store.events("alice", run.id) == before
-        assert await store.renew(second, 60) is True
+        assert await store.renew(second, 60) == Standing(is_held=True)
         await store.succeed(second, {"ok": 1})
         ended = await store.get("alice", run.id)
         assert ended.status is RunStatus.SUCCEEDED
@@ -110,7 +110,7 @@ def test_a_requeued_run_refuses_its_last_holder_before_anyone_claims_it(with_poo
         claim = await store.claim(run.id, "first", 60)
         await expire(pool, run.id)
         assert await store.requeue_lost(10) == [run.id]
-        assert await store.renew(claim, 60) is False
+        assert await store.renew(claim, 60) == Standing(is_held=False)
         with pytest.raises(ClaimLostError):
             await store.succeed(claim, {})
 
@@ -315,7 +315,7 @@ def test_a_reaper_does_not_wait_for_a_run_that_somebody_works_on(with_pool, expi
 
 
 def test_a_run_that_kills_its_workers_is_given_up(with_pool, expire):
-    """After max_losses silent workers the run fails with a reason; releases do not count as losses."""
+    """After max_losses silent workers the run is dead, with a reason; releases do not count as losses."""
 
     async def scenario(pool):
         store = PostgresRunStore(pool.acquire, max_losses=2)
@@ -329,8 +329,8 @@ def test_a_run_that_kills_its_workers_is_given_up(with_pool, expire):
         assert await store.claim(run.id, "would die", 60) is None
         assert await store.requeue_lost(10) == []
         ended = await store.get("alice", run.id)
-        assert (ended.status, ended.error["type"]) == (RunStatus.FAILED, "WorkerLost")
-        assert (await store.events("alice", run.id))[-1].kind is EventKind.FAILED
+        assert (ended.status, ended.error["type"]) == (RunStatus.DEAD, "WorkerLost")
+        assert (await store.events("alice", run.id))[-1].kind is EventKind.DEAD
 
     with_pool(scenario)
 
@@ -353,7 +353,7 @@ def test_losses_count_only_while_a_run_gets_nowhere(with_pool, expire):
         assert not await store.record_progress(claim, Progress("step 4", 10, ""))
         await expire(pool, run.id)
         assert await store.requeue_lost(10) == []
-        assert (await store.get("alice", run.id)).status is RunStatus.FAILED
+        assert (await store.get("alice", run.id)).status is RunStatus.DEAD
 
     with_pool(scenario)
 

@@ -75,6 +75,14 @@ class Person:
         result: dict[str, Any] = self.service.get(f"runs/{run[1]}/result")
         return result
 
+    def tab_to(self, selector: str) -> None:
+        """Press Tab until an element that matches has the focus."""
+        for _ in range(80):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+                return
+        pytest.fail(f"Tab never reaches {selector}")
+
     def finding(self, number: int) -> Any:
         """The button of a finding, by its place in the list."""
         return self.page.locator("#findings > li").nth(number).locator("button")

@@ -160,11 +160,11 @@ def test_earlier_analysis_opens_from_the_list_and_by_its_address(person: Any) ->
     person.upload("kept 📎.md", EMOJI_CONTRACT.encode())
     result = person.wait_for_result()
     run = person.page.url.rpartition("=")[2]
-    person.page.get_by_role("link", name="All analyses").click()
+    person.page.get_by_role("link", name="All runs").click()
     person.page.locator(f'#runs a[href="#run={run}"]').click()
     assert person.wait_for_result() == result
     person.page.go_back()
-    expect(person.page.locator("#view-start")).to_be_visible()
+    expect(person.page.locator("#view-runs")).to_be_visible()
     person.open(run=run)
     assert person.wait_for_result() == result
     expect(person.page.locator("#run-title")).to_have_text("kept 📎.md")
@@ -213,29 +213,22 @@ def test_all_can_be_done_by_keyboard(person: Any) -> None:
     person.open()
     page = person.page
 
-    def tab_to(selector: str) -> None:
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
-                return
-        pytest.fail(f"Tab never reaches {selector}")
-
-    tab_to("#samples button")
+    person.tab_to("#samples button")
     page.keyboard.press("Enter")
     person.wait_for_result()
     expect(page.locator("#run-title")).to_be_focused()
-    tab_to("#filters input")
+    person.tab_to("#filters input")
     page.keyboard.press("Space")
     expect(page.locator("#filters input").first).to_be_checked()
     page.keyboard.press("Space")
-    tab_to("#findings button")
+    person.tab_to("#findings button")
     page.keyboard.press("ArrowDown")
     expect(person.finding(1)).to_be_focused()
     page.keyboard.press("Enter")
     expect(person.finding(1)).to_have_attribute("aria-expanded", "true")
     assert person.highlighted()
     before = person.highlighted()
-    tab_to("#next")
+    person.tab_to("#next")
     page.keyboard.press("Enter")
     expect(person.finding(1)).to_have_attribute("aria-expanded", "false")
     assert person.highlighted() != before

@@ -106,7 +106,7 @@ def test_every_view_is_readable_and_fits(person: Any) -> None:
     page.locator("#filters input").first.check()
     assert_looks_well(person)
     person.open()
-    expect(page.locator("#runs li").first).to_be_visible()
+    expect(page.locator("#latest li").first).to_be_visible()
     assert_looks_well(person)
 
 

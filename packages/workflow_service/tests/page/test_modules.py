@@ -11,18 +11,18 @@ pytestmark = pytest.mark.needs("chromium")
 ALPHABET = ["a", " ", "\n", "é", "e\u0301", "漢", "🧾", "👩‍⚖️", "🇸🇪", "\U0001d53c", "\u200f", "\uffff"]
 
 SLICES = """async ([text, spans]) => {
-    const { CodePoints } = await import("./code-points.js");
+    const { CodePoints } = await import("./lib/code-points.js");
     const points = new CodePoints(text);
     return spans.map(([start, end]) => text.slice(points.toUtf16(start), points.toUtf16(end)));
 }"""
 
 VALUES = """async (values) => {
-    const { readable } = await import("./values.js");
+    const { readable } = await import("./lib/values.js");
     return values.map(readable);
 }"""
 
 PARSE = """async (chunks) => {
-    const { EventParser } = await import("./event-stream.js");
+    const { EventParser } = await import("./lib/event-stream.js");
     const parser = new EventParser();
     return chunks.flatMap((chunk) => parser.feed(chunk)).map(({ id, kind, data }) => [id, kind, data]);
 }"""

@@ -41,7 +41,7 @@ def test_wrong_key_in_the_address_leads_to_the_field_and_back_to_the_run(person:
     page.get_by_label("Key", exact=True).fill(person.service.key)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Not found")).to_be_visible()
-    expect(page.get_by_role("link", name="Analyse another contract")).to_be_visible()
+    expect(page.get_by_role("link", name="All runs")).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_unreadable_pdf_fails_with_what_to_do(person: Any) -> None:
     person.open()
     person.upload("broken.pdf", b"%PDF-1.7\nthis is no PDF", "application/pdf")
     failure = person.page.locator("#failure")
-    expect(failure.get_by_role("heading", name="The contract could not be read")).to_be_visible(timeout=60_000)
+    expect(failure.get_by_role("heading", name="The document could not be read")).to_be_visible(timeout=60_000)
     run = person.service.get(f"runs/{person.page.url.rpartition('=')[2]}")
     assert run["status"] == "failed"
     expect(failure).to_contain_text(run["error"]["message"], ignore_case=True)
-    expect(failure).to_contain_text("add the contract again")
+    expect(failure).to_contain_text("add the document again")
     expect(person.page.locator("#result")).to_be_hidden()
-    failure.get_by_role("link", name="Analyse another contract").click()
-    expect(person.page.locator("#runs .status").first).to_have_text("Failed")
+    person.page.get_by_role("link", name="New run").click()
+    expect(person.page.locator("#latest .status").first).to_have_text("Failed")
 
 
 def test_service_that_is_gone_is_told_and_can_be_tried_again(person: Any) -> None:

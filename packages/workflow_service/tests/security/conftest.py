@@ -1,20 +1,33 @@
-"""Databases as deployments have them: one for each way in which the service's role may stand to its tables."""
+"""Databases as deployments have them, one for each way in which the service's role may stand to its tables; and
+the service, running, for those who attack it."""
 
 import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 
+from workflow_service.contracts import QUEUE
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool
 from workflow_service.gateways.postgres.connection import prepare_connection
 from workflow_service.gateways.postgres.migrator import migrate
 
 T = TypeVar("T")
+
+BOUND = 60.0  # seconds for anything that is waited for
 
 DEPLOYMENTS = {
     "superuser": "SUPERUSER",
@@ -101,3 +114,102 @@ def on() -> Callable[[str, Callable[[Any], Awaitable[Any]]], Any]:
         return asyncio.run(main())
 
     return run
+
+
+MARK = "MARKED"
+"""Is a part of every secret that the running service is given."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The service as it is run: an API and a worker in processes of their own, with secrets that can be found."""
+
+    address: str
+    folder: Path
+    database_url: str
+    secrets: dict[str, str]
+
+    def client(self, user: str | None = "alice", **options: Any) -> httpx.Client:
+        """Return a client with a user's key, or none."""
+        headers = {} if user is None else {"Authorization": f"Bearer {self.secrets[user]}"}
+        return httpx.Client(base_url=self.address, headers=headers, trust_env=False, timeout=BOUND, **options)
+
+    def logs(self) -> str:
+        """Return what the processes have logged so far."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+
+@pytest.fixture(scope="session")
+def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The service, running, for all tests of this folder."""
+    folder = tmp_path_factory.mktemp("running")
+    secrets = {user: f"{MARK}-key-of-{user}" for user in ("alice", "bob")}
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        url = stack.enter_context(_owned_database(postgres_url, "NOSUPERUSER"))
+        secrets["database"] = f"{MARK}-database"
+        parts = urlsplit(url)
+        change = f"ALTER ROLE {parts.username} PASSWORD '{secrets['database']}'"
+        asyncio.run(_execute(postgres_url, change))
+        url = url.replace(f":{parts.password}@", f":{secrets['database']}@")
+        secrets["token"] = f"{MARK}-{'secret of tokens ' * 3}"
+        environment = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "BROKER_URL": f"safefs://{folder / 'broker'}",
+            "WORKFLOW_API_KEYS": json.dumps({user: secrets[user] for user in ("alice", "bob")}),
+            "WORKFLOW_JWT_ALGORITHM": "HS256",
+            "WORKFLOW_JWT_SECRET": secrets["token"],
+            "WORKFLOW_JWT_ISSUER": "https://issuer.example",
+            "WORKFLOW_JWT_AUDIENCE": "workflow-service",
+            "WORKFLOW_MAX_UPLOAD_BYTES": "300000",
+            "PYTHONUNBUFFERED": "1",
+        }
+        (folder / "broker").mkdir(mode=0o700)
+        descriptor = str(listener.fileno())
+        uvicorn = ("uvicorn", "workflow_service.api.app:create_app", "--factory", "--fd", descriptor)
+        patience = ("--http", "workflow_service.api.connections:PatientProtocol")
+        patient = (*patience, "--timeout-graceful-shutdown", "3")
+        celery = ("celery", "--app", "workflow_service.worker.app", "worker", "--queues", QUEUE)
+        threads = ("--pool", "threads", "--concurrency", "2", "--loglevel", "DEBUG", "--without-mingle")
+        for name, command in (("api", (*uvicorn, *patient)), ("worker", (*celery, *threads))):
+            stack.enter_context(_process(name, command, folder, environment, listener.fileno()))
+        running = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", folder, url, secrets)
+        _wait_ready(running)
+        yield running
+
+
+@contextmanager
+def _process(
+    name: str, command: tuple[str, ...], folder: Path, environment: dict[str, str], descriptor: int
+) -> Iterator[None]:
+    with (folder / f"{name}.log").open("wb") as log:
+        started = subprocess.Popen(
+            (sys.executable, "-m", *command),
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            pass_fds=(descriptor,),
+        )
+    try:
+        yield
+    finally:
+        started.terminate()
+        try:
+            started.wait(BOUND)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+            raise
+
+
+def _wait_ready(running: Running) -> None:
+    deadline = time.monotonic() + BOUND
+    with running.client(None) as anyone:
+        while True:
+            with suppress(httpx.TransportError):
+                if anyone.get("/health/ready").status_code == httpx.codes.OK:
+                    return
+            assert time.monotonic() < deadline, running.logs()
+            time.sleep(0.05)

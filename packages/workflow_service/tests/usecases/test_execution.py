@@ -10,26 +10,20 @@ import pytest
 
 from workflow_service.domain.run import EventKind, NewRun, RunStatus
 from workflow_service.gateways.postgres.runs import PostgresRunStore
-from workflow_service.ports import InvalidInputError, StoreUnavailableError, WorkflowError
-from workflow_service.usecases.execution import execute_run
+from workflow_service.ports import (
+    InvalidInputError,
+    ModelUnavailableError,
+    ProcessLostError,
+    StoreUnavailableError,
+    WorkflowError,
+)
 
 pytestmark = pytest.mark.needs("postgres")
 
 NEW = NewRun("alice", "scripted", {})
 
 
-async def execute(store, run, workflows, lease=60.0):
-    await execute_run(
-        run.id,
-        runs=store,
-        workflows=workflows,
-        report_through=lambda callback: callback,
-        worker_id="worker",
-        lease=lease,
-    )
-
-
-def test_a_run_that_works_leaves_its_steps_and_result(with_pool, scripted):
+def test_a_run_that_works_leaves_its_steps_and_result(execute, with_pool, scripted):
     """Steps, then the result, in order; a second message for the run does nothing."""
     calls = []
 
@@ -68,7 +62,7 @@ def test_a_run_that_works_leaves_its_steps_and_result(with_pool, scripted):
         (ExceptionGroup("two", [ValueError("a"), ValueError("b")]), {"type": "ExceptionGroup"}),
     ],
 )
-def test_what_a_workflow_raises_ends_the_run_as_failed(with_pool, scripted, caplog, raised, error):
+def test_what_a_workflow_raises_ends_the_run_as_failed(execute, with_pool, scripted, caplog, raised, error):
     """A fault of the input is told in its own words and not logged; of any other the log has the details."""
     is_fault_of_input = isinstance(raised, WorkflowError | InvalidInputError)
 
@@ -93,59 +87,54 @@ def test_what_a_workflow_raises_ends_the_run_as_failed(with_pool, scripted, capl
     assert len(tracebacks) == (not is_fault_of_input)
 
 
-def test_a_database_that_goes_away_in_a_workflow_leaves_the_run_to_another_attempt(with_pool, scripted):
-    """A blip is no failure: it is raised, the run stays claimed until its lease is over, its checkpoints stay."""
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (StoreUnavailableError("db.internal:5432 away"), "the database did not answer"),
+        (ModelUnavailableError("the model did not answer"), "the model did not answer"),
+        (ProcessLostError("the process ended"), "the process ended"),
+    ],
+)
+def test_what_was_away_leads_to_another_attempt_and_in_the_end_to_a_dead_run(
+    execute, with_pool, scripted, raised, told
+):
+    """A blip is no failure: another attempt follows after a pause; after too many the run waits for a person."""
+    calls = []
+
+    async def body(_report):
+        calls.append(1)
+        raise raised
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire, max_losses=2, pause=0, resend_after=60)
+        run, _ = await store.create(NEW)
+        await execute(store, run, scripted(body))
+        assert (await store.get("alice", run.id)).status is RunStatus.QUEUED
+        assert await store.requeue_lost(10) == [run.id], "the reaper tells the broker of it"
+        await execute(store, run, scripted(body))
+        ended = await store.get("alice", run.id)
+        assert (ended.status, ended.error["message"], ended.can_resume) == (RunStatus.DEAD, told, True)
+        kinds = [event.kind.value for event in await store.events("alice", run.id)]
+        assert kinds == ["queued", "started", "requeued", "started", "dead"]
+        assert len(calls) == 2
+
+    with_pool(scenario)
+
+
+def test_a_run_that_pauses_is_not_claimed_before_its_time(execute, with_pool, scripted):
+    """A message that comes early, or again, does not shorten the pause."""
 
     async def body(_report):
         raise StoreUnavailableError("away")
 
     async def scenario(pool):
-        store = PostgresRunStore(pool.acquire)
-        workflows = scripted(body)
+        store = PostgresRunStore(pool.acquire, pause=60)
         run, _ = await store.create(NEW)
-        with pytest.raises(StoreUnavailableError):
-            await execute(store, run, workflows)
-        assert (await store.get("alice", run.id)).status is RunStatus.RUNNING
-        assert workflows["scripted"].forgotten == []
+        await execute(store, run, scripted(body))
+        assert await store.claim(run.id, "worker", 60) is None
+        assert await store.requeue_lost(10) == []
 
     with_pool(scenario)
-
-
-@pytest.mark.parametrize("raised", [None, WorkflowError("no text in it")])
-def test_an_ended_run_is_forgotten_after_its_end(with_pool, scripted, raised):
-    """What is kept for going on is removed once, when the ending stands."""
-
-    async def body(_report):
-        if raised:
-            raise raised
-        return {}
-
-    async def scenario(pool):
-        store = PostgresRunStore(pool.acquire)
-        workflows = scripted(body)
-        run, _ = await store.create(NEW)
-        await execute(store, run, workflows)
-        assert workflows["scripted"].forgotten == [run.id]
-
-    with_pool(scenario)
-
-
-def test_a_run_that_cannot_be_forgotten_has_ended_all_the_same(with_pool, scripted, caplog):
-    """Removing what is kept is best effort: one warning, no error."""
-
-    async def body(_report):
-        return {}
-
-    async def scenario(pool):
-        store = PostgresRunStore(pool.acquire)
-        workflows = scripted(body)
-        workflows["scripted"].can_forget = False
-        run, _ = await store.create(NEW)
-        await execute(store, run, workflows)
-        assert (await store.get("alice", run.id)).status is RunStatus.SUCCEEDED
-
-    with_pool(scenario)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 class WatchedStore(PostgresRunStore):
@@ -157,16 +146,16 @@ class WatchedStore(PostgresRunStore):
         self.refused = asyncio.Event()
 
     async def renew(self, claim, lease):
-        is_held = await super().renew(claim, lease)
-        (self.renewed if is_held else self.refused).set()
-        return is_held
+        standing = await super().renew(claim, lease)
+        (self.renewed if standing.is_held else self.refused).set()
+        return standing
 
     async def succeed(self, claim, result):
         await super().succeed(claim, result)
         await self.refused.wait()
 
 
-def test_the_lease_is_renewed_while_the_ending_is_written(with_pool, scripted, caplog):
+def test_the_lease_is_renewed_while_the_ending_is_written(execute, with_pool, scripted, caplog):
     """While a large result is encoded the loop goes on; the renewal that the ending refuses is no loss."""
     seen = []
 
@@ -185,10 +174,8 @@ def test_the_lease_is_renewed_while_the_ending_is_written(with_pool, scripted, c
         async def body(_report):
             return LargeResult(answer=42)
 
-        workflows = scripted(body)
-        await execute(store, run, workflows, lease=0.6)
+        await execute(store, run, scripted(body), lease=0.6)
         assert await pool.fetchval("SELECT result FROM workflow.runs") == {"answer": 42}
-        assert workflows["scripted"].forgotten == [run.id]
 
     with_pool(scenario)
     assert seen == [True]
@@ -196,7 +183,7 @@ def test_the_lease_is_renewed_while_the_ending_is_written(with_pool, scripted, c
 
 
 @pytest.mark.parametrize("result", [{"x": float("inf")}, {"x": object()}, None])
-def test_a_result_that_is_no_json_ends_the_run_as_failed(with_pool, scripted, result):
+def test_a_result_that_is_no_json_ends_the_run_as_failed(execute, with_pool, scripted, result):
     """A workflow that returns what cannot be stored fails; its run does not hang until the lease is over."""
 
     async def body(_report):
@@ -211,7 +198,7 @@ def test_a_result_that_is_no_json_ends_the_run_as_failed(with_pool, scripted, re
     with_pool(scenario)
 
 
-def test_a_worker_without_the_workflow_fails_the_run(with_pool):
+def test_a_worker_without_the_workflow_fails_the_run(execute, with_pool):
     """A run of a workflow this worker does not have is failed with the name of what is missing."""
 
     async def scenario(pool):
@@ -223,7 +210,7 @@ def test_a_worker_without_the_workflow_fails_the_run(with_pool):
     with_pool(scenario)
 
 
-def test_a_stopped_worker_gives_its_run_back_and_the_next_goes_on(with_pool, scripted):
+def test_a_stopped_worker_gives_its_run_back_and_the_next_goes_on(execute, with_pool, scripted):
     """Cancellation reaches the workflow, re-raises, queues the run; after a second try no step stands twice."""
 
     async def scenario(pool):
@@ -267,7 +254,7 @@ def test_a_stopped_worker_gives_its_run_back_and_the_next_goes_on(with_pool, scr
     with_pool(scenario)
 
 
-def test_the_lease_is_renewed_while_the_workflow_works(with_pool, scripted):
+def test_the_lease_is_renewed_while_the_workflow_works(execute, with_pool, scripted):
     """A run that lasts many leases is never taken for lost."""
 
     async def scenario(pool):
@@ -287,7 +274,7 @@ def test_the_lease_is_renewed_while_the_workflow_works(with_pool, scripted):
     with_pool(scenario)
 
 
-def test_a_worker_whose_run_was_taken_over_stops_without_a_word(with_pool, scripted, caplog):
+def test_a_worker_whose_run_was_taken_over_stops_without_a_word(execute, with_pool, scripted, caplog):
     """The loss of the claim cancels the workflow, nothing is written, nothing is raised, one line is logged."""
     caplog.set_level(logging.WARNING, "workflow_service")
 
@@ -319,7 +306,7 @@ def test_a_worker_whose_run_was_taken_over_stops_without_a_word(with_pool, scrip
 
 
 @pytest.mark.parametrize("when", ["report", "result", "error"])
-def test_a_taken_over_worker_that_writes_first_stops_as_well(with_pool, scripted, when):
+def test_a_taken_over_worker_that_writes_first_stops_as_well(execute, with_pool, scripted, when):
     """Whichever write meets the loss before the heartbeat does, it is refused and the worker stops silently."""
 
     async def scenario(pool):
@@ -360,7 +347,7 @@ class UnreachableStore(PostgresRunStore):
         await super().fail(claim, error)
 
 
-def test_a_renewal_that_fails_is_tried_again(with_pool, scripted):
+def test_a_renewal_that_fails_is_tried_again(execute, with_pool, scripted):
     """One lost renewal is no lost run."""
 
     async def scenario(pool):
@@ -380,7 +367,7 @@ def test_a_renewal_that_fails_is_tried_again(with_pool, scripted):
     with_pool(scenario)
 
 
-def test_a_lease_that_cannot_be_renewed_in_time_stops_the_worker(with_pool, scripted):
+def test_a_lease_that_cannot_be_renewed_in_time_stops_the_worker(execute, with_pool, scripted):
     """When the database is away for a whole lease the workflow is cancelled: another worker may have the run."""
 
     async def scenario(pool):
@@ -396,7 +383,7 @@ def test_a_lease_that_cannot_be_renewed_in_time_stops_the_worker(with_pool, scri
     with_pool(scenario)
 
 
-def test_a_database_that_is_away_at_the_end_is_raised(with_pool, scripted):
+def test_a_database_that_is_away_at_the_end_is_raised(execute, with_pool, scripted):
     """An ending that could not be written is not swallowed: the caller hears of it and the lease runs out."""
 
     async def scenario(pool):

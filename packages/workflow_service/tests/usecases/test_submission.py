@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from workflow_service.domain.run import NewRun, RunStatus
+from workflow_service.external.addresses import AddressPolicy
+from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import InvalidInputError, StoreUnavailableError
 from workflow_service.usecases.reaping import reap, reap_forever
@@ -14,6 +16,7 @@ from workflow_service.usecases.submission import submit_run
 pytestmark = pytest.mark.needs("postgres")
 
 NEW = NewRun("alice", "scripted", {"text": "ok"})
+NO_WEBHOOKS = SignedWebhooks([], AddressPolicy(), 5)
 
 
 def nested(depth):
@@ -34,7 +37,9 @@ def test_a_run_is_committed_before_it_is_enqueued(with_pool, scripted, queue):
             async def enqueue(self, run_id):
                 seen.append(await pool.fetchval("SELECT status FROM workflow.runs WHERE id = $1", run_id))
 
-        run, is_new = await submit_run(NEW, runs=store, queue=Queue(), workflows=scripted(None))
+        run, is_new = await submit_run(
+            NEW, runs=store, queue=Queue(), workflows=scripted(None), webhooks=NO_WEBHOOKS
+        )
         assert is_new
         assert seen == ["queued"]
         assert run.status is RunStatus.QUEUED
@@ -62,7 +67,9 @@ def test_input_that_cannot_be_worked_on_or_stored_is_refused(with_pool, scripted
     async def scenario(pool):
         store = PostgresRunStore(pool.acquire)
         with pytest.raises(InvalidInputError, match=says):
-            await submit_run(replace(NEW, **change), runs=store, queue=queue, workflows=scripted(None))
+            await submit_run(
+                replace(NEW, **change), runs=store, queue=queue, workflows=scripted(None), webhooks=NO_WEBHOOKS
+            )
         assert await pool.fetchval("SELECT count(*) FROM workflow.runs") == 0
         assert queue.sent == []
 
@@ -76,7 +83,10 @@ def test_a_repeated_submission_is_not_enqueued_again(with_pool, scripted, queue)
         store = PostgresRunStore(pool.acquire)
         new = replace(NEW, idempotency_key="k")
         answers = await asyncio.gather(
-            *(submit_run(new, runs=store, queue=queue, workflows=scripted(None)) for _ in range(100))
+            *(
+                submit_run(new, runs=store, queue=queue, workflows=scripted(None), webhooks=NO_WEBHOOKS)
+                for _ in range(100)
+            )
         )
         assert queue.sent == [answers[0][0].id]
         assert {run.id for run, _ in answers} == set(queue.sent)
@@ -90,7 +100,10 @@ def test_a_broker_that_is_away_costs_the_caller_nothing(with_pool, scripted, que
     async def scenario(pool):
         store = PostgresRunStore(pool.acquire, resend_after=0)
         queue.capacity = 0
-        ids = [(await submit_run(NEW, runs=store, queue=queue, workflows=scripted(None)))[0].id for _ in range(3)]
+        ids = [
+            (await submit_run(NEW, runs=store, queue=queue, workflows=scripted(None), webhooks=NO_WEBHOOKS))[0].id
+            for _ in range(3)
+        ]
         assert await reap(runs=store, queue=queue) == 0
         queue.capacity = 1
         assert await reap(runs=store, queue=queue) == 1
@@ -133,7 +146,7 @@ def test_the_reaper_goes_on_after_any_failure(caplog):
     enough = asyncio.Event()
 
     async def scenario():
-        reaper = asyncio.create_task(reap_forever(runs=Store(), queue=None, interval=0))
+        reaper = asyncio.create_task(reap_forever(runs=Store(), queue=None, workflows={}, interval=0))
         await enough.wait()
         reaper.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,24 +1,30 @@
 """The HTTP application: `create_app` joins routes, middleware and the services that bootstrap opens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from homeloop import default_monitor
+from homeloop.adapters.prometheus import install
 from workflow_service.api.authentication import Authentication
 from workflow_service.api.body_limit import BodyLimit
 from workflow_service.api.failures import Failures
+from workflow_service.api.http_metrics import HttpMetrics
 from workflow_service.api.page import PageMount
-from workflow_service.api.problems import add_problem_handlers
+from workflow_service.api.problems import add_problem_handlers, problems
 from workflow_service.api.readiness import Readiness
-from workflow_service.api.routes import PREFIX, documents, health, runs, services, usage, workflows
+from workflow_service.api.routes import PREFIX, documents, health, runs, services, usage, webhooks, workflows
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api
+from workflow_service.logs import configure_logs
 from workflow_service.settings import Settings
+from workflow_service.usecases.forgetting import prune_forever
 from workflow_service.usecases.reaping import reap_forever
 from workflow_service.usecases.services import ApiServices
+from workflow_service.usecases.webhooks import deliver_forever
 
 UPLOADS_AT_ONCE = 4
 """Files in memory at once: each is there a few times over while it is stored."""
@@ -33,12 +39,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, object]]:
-        async with open_api(chosen) as opened, _reaping(opened):
-            yield {
-                "services": opened,
-                "readiness": Readiness(opened.ready),
-                "upload_slots": asyncio.Semaphore(UPLOADS_AT_ONCE),
-            }
+        with _watched(chosen.health_interval):
+            async with open_api(chosen) as opened, _in_background(opened):
+                yield {
+                    "services": opened,
+                    "loops": lambda: default_monitor().report().as_dict(),
+                    "readiness": Readiness(opened.ready),
+                    "upload_slots": asyncio.Semaphore(UPLOADS_AT_ONCE),
+                }
 
     app = FastAPI(
         title="workflow_service",
@@ -47,6 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # both pages would load scripts from other hosts
         redoc_url=None,
         middleware=[
+            Middleware(HttpMetrics),
             Middleware(SecurityHeaders),
             Middleware(Failures),
             Middleware(Authentication),
@@ -54,21 +63,69 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ],
     )
     add_problem_handlers(app)
-    for module in (documents, runs, services, usage, workflows):
-        app.include_router(module.router, prefix=PREFIX)
+    for module in (documents, runs, services, usage, webhooks, workflows):
+        app.include_router(module.router, prefix=PREFIX, responses=problems())
     app.include_router(health.router)
     app.router.routes.append(PageMount())
     return app
 
 
-@asynccontextmanager
-async def _reaping(services: ApiServices) -> AsyncIterator[None]:
-    interval = services.settings.reap_interval
-    reaper = asyncio.create_task(
-        reap_forever(runs=services.runs, queue=services.queue, interval=interval), name="reaper"
-    )
+@contextmanager
+def _watched(interval: float) -> Iterator[None]:
+    """Have the health monitor watch the running loop."""
+    monitor = default_monitor()
+    was_started = monitor.is_started
+    unwatch = monitor.watch_loop(name="api")
+    if not was_started:
+        monitor.start(interval)
     try:
         yield
     finally:
-        reaper.cancel()
-        await asyncio.wait([reaper])
+        unwatch()
+        if not was_started:
+            monitor.stop()
+
+
+def server_app() -> FastAPI:
+    """Return the application for a process that does nothing else: its logs and figures are set up, too.
+
+    What uvicorn calls, in each of its processes: ``uvicorn --factory workflow_service.api.app:server_app``.
+    """
+    settings = Settings.from_environment()
+    configure_logs(
+        style=settings.log_format,
+        level=settings.log_level,
+        secrets=settings.secrets(),
+        pseudonym_key=settings.pseudonym_key,
+    )
+    install()
+    return create_app(settings)
+
+
+@asynccontextmanager
+async def _in_background(services: ApiServices) -> AsyncIterator[None]:
+    """Do for the body what belongs to no request: send lost runs again, deliver webhooks, forget old answers."""
+    settings = services.settings
+    work = {
+        "reaper": reap_forever(
+            runs=services.runs,
+            queue=services.queue,
+            workflows=services.workflows,
+            interval=settings.reap_interval,
+        ),
+        "webhooks": deliver_forever(
+            webhooks=services.webhooks,
+            sender=services.webhook_sender,
+            attempts=settings.webhook_attempts,
+            lease=2 * settings.webhook_timeout,
+            interval=settings.reap_interval,
+        ),
+        "old answers": prune_forever(services.answers),
+    }
+    tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

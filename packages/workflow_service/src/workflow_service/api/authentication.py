@@ -11,7 +11,7 @@ from workflow_service.api.problems import ProblemResponse, unavailable
 from workflow_service.ports import StoreUnavailableError
 from workflow_service.usecases.services import ApiServices
 
-_PROTECTED = "/api/"
+_PROTECTED = ("/api/", "/health/loops", "/metrics")
 
 
 class Authentication:

@@ -1,19 +1,25 @@
-"""How large a request may be, counted while it comes in.
+"""How large a request may be and how long it may take, counted while it comes in.
 
 Starlette's own limiter answers in plain text when the length is announced; ours raises where the body is read, so
 that the answer is a problem document like every other.
 """
+
+import asyncio
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_JSON_BYTES = 1024 * 1024
+GRACE = 30.0
+"""Seconds that any body may take."""
+SLOWEST = 16 * 1024
+"""Bytes a second that a body which takes longer must come with, on the whole."""
 _MULTIPART_EXTRA = 64 * 1024  # bytes for boundaries and part headers around a file of the largest size
 
 
 class BodyLimit:
-    """Refuses bodies above the limit of their path with 413."""
+    """Refuses bodies above the limit of their path with 413, and those that come too slowly with 408."""
 
     def __init__(self, app: ASGIApp, upload_path: str, max_upload_bytes: int) -> None:
         """Stand around ``app``; ``upload_path`` takes files, all other paths take `MAX_JSON_BYTES`."""
@@ -29,15 +35,23 @@ class BodyLimit:
         limit = self._max_upload if scope["path"] == self._upload_path else MAX_JSON_BYTES
         announced = Headers(scope=scope).get("content-length", "")
         is_announced_too_large = announced.isdecimal() and int(announced) > limit
-        received = 0
+        loop = asyncio.get_running_loop()
+        began, received, is_whole = loop.time(), 0, False
 
         async def receive_up_to_limit() -> Message:
-            nonlocal received
+            nonlocal received, is_whole
             if is_announced_too_large:
                 raise _too_large(limit)
-            message = await receive()
+            if is_whole:  # what is waited for now is that the client goes away
+                return await receive()
+            try:
+                async with asyncio.timeout_at(began + GRACE + received / SLOWEST):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The request came too slowly.", {"Connection": "close"}) from None
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
                 if received > limit:
                     raise _too_large(limit)
             return message

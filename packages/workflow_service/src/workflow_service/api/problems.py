@@ -7,12 +7,14 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from workflow_service.ports import (
     EmptyFileError,
     IdempotencyConflictError,
     InvalidInputError,
+    RunStateError,
     ServiceError,
     StoreUnavailableError,
     TooLargeError,
@@ -60,11 +62,48 @@ class ProblemResponse(JSONResponse):
         super().__init__(document | members, status_code=status, headers=headers)
 
 
+class Problem(BaseModel):
+    """What went wrong (RFC 9457); more members belong to some types."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+_Responses = dict[int | str, dict[str, Any]]  # Any: as FastAPI has it
+_SCHEMA = "#/components/schemas/Problem"
+_EVERYWHERE = (401, 422, 500, 503)
+
+
+def problems(*statuses: int) -> _Responses:
+    """Return the ``responses`` of a route under ``/api``: these statuses, and those that each can answer."""
+    content = {ProblemResponse.media_type: {"schema": {"$ref": _SCHEMA}}}
+    return {
+        status: {"description": _TITLES.get(status, "Error"), "content": content}
+        for status in sorted({*statuses, *_EVERYWHERE})
+    }
+
+
 def add_problem_handlers(app: FastAPI) -> None:
-    """Make ``app`` answer every expected error as a problem document; the unexpected ones are in ``failures``."""
+    """Make ``app`` answer every expected error as a problem document; the unexpected ones are in ``failures``.
+
+    Its OpenAPI document gets the schema that the answers of `problems` name.
+    """
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     app.add_exception_handler(StoreUnavailableError, _unavailable_problem)
+    app.add_exception_handler(RunStateError, _run_state_problem)
     for error in _STATUS_AND_KIND:
         app.add_exception_handler(error, _service_problem)
 
@@ -95,6 +134,12 @@ async def _service_problem(_request: Request, error: Exception) -> ProblemRespon
     return ProblemResponse(status, title, str(error), kind=kind)
 
 
+async def _run_state_problem(_request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RunStateError)
+    title = "The run's status does not allow it"
+    return ProblemResponse(409, title, str(error), kind="run-status", run_status=error.status)
+
+
 async def _unavailable_problem(_request: Request, error: Exception) -> ProblemResponse:
     return unavailable(error)
 
@@ -117,7 +162,12 @@ _TITLES: Mapping[int, str] = {
     401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
 }
-_KINDS: Mapping[int, str] = {413: "too-large"}  # the body as a whole: the same problem as a file, found earlier
+_KINDS: Mapping[int, str] = {408: "too-slow", 413: "too-large"}  # 413, the body as a whole: as of a file

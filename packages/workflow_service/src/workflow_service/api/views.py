@@ -1,5 +1,6 @@
 """What requests and answers look like in JSON."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -7,7 +8,27 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from workflow_service.domain.document import Document
-from workflow_service.domain.run import EventKind, Run, RunEvent, RunStatus
+from workflow_service.domain.run import CancelMode, EventKind, Isolation, Run, RunEvent, RunStatus
+
+_WEEK = 7 * 24 * 3600.0  # seconds
+
+
+class ExecuteOptions(BaseModel):
+    """How to execute a run. Kept with it and shown with it: nothing in here may be secret."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    isolation: Annotated[Isolation, Field(description="How far apart from other runs it works.")] = Isolation.NONE
+    timeout: Annotated[
+        float | None, Field(gt=0, le=_WEEK, allow_inf_nan=False, description="Seconds one attempt may take.")
+    ] = None
+    webhook_url: Annotated[
+        str | None, Field(min_length=1, max_length=2000, description="Told when the run has ended.")
+    ] = None
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what was asked for, as JSON; what is left to the service is left out."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 class ExecuteRequest(BaseModel):
@@ -17,7 +38,15 @@ class ExecuteRequest(BaseModel):
 
     workflow_name: Annotated[str, Field(min_length=1, max_length=200)]
     input_data: dict[str, Any]  # Any: JSON; the workflow checks it
-    options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    options: Annotated[ExecuteOptions, Field(default_factory=ExecuteOptions)]
+
+
+class CancelRequest(BaseModel):
+    """End a run before its time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: CancelMode = CancelMode.INTERRUPT
 
 
 class Accepted(BaseModel):
@@ -40,6 +69,11 @@ class RunView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     error: dict[str, Any] | None
+    percent: int
+    step: str | None
+    cancel_mode: CancelMode | None
+    can_cancel: bool
+    can_resume: bool
 
 
 class RunDetail(RunView):
@@ -99,6 +133,26 @@ class DocumentView(BaseModel):
             sha256=document.sha256,
             created_at=document.created_at,
         )
+
+
+class DocumentPage(BaseModel):
+    """
+    Some of a user's documents, newest first; ``next`` is the ``before`` of the following page.
+
+    ``max_bytes`` is the size of the largest file that is taken: a browser that knows it can say so before it sends
+    a larger one, whose answer may be lost with the connection.
+    """
+
+    documents: list[DocumentView]
+    next: UUID | None
+    max_bytes: int
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], limit: int, max_bytes: int) -> Self:
+        """Show at most ``limit`` of ``documents``; one more than that says that another page follows."""
+        shown = [DocumentView.of(document) for document in documents[:limit]]
+        following = shown[-1].document_id if len(documents) > limit else None
+        return cls(documents=shown, next=following, max_bytes=max_bytes)
 
 
 class WorkflowView(BaseModel):

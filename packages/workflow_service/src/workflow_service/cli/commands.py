@@ -1,42 +1,96 @@
-"""The commands: ``up`` serves, ``demo`` shows one analysis and leaves nothing, ``worker`` adds a worker."""
+"""The commands: ``up`` and ``demo`` on one machine; ``api``, ``worker``, ``migrate``, ``doctor`` in production."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from dotenv import dotenv_values
 
 from workflow_service.cli.client import ApiError, ServiceClient
+from workflow_service.cli.doctor import State, run_checks
 from workflow_service.cli.home_option import home_option
 from workflow_service.cli.keys import keys
+from workflow_service.cli.migration import migrate_database
+from workflow_service.cli.settings_view import all_settings, read_settings
 from workflow_service.cli.view import View
+from workflow_service.cli.workflow_commands import workflow
 from workflow_service.domain.run import EventKind
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
 from workflow_service.local.home import Home, read_api_keys
 from workflow_service.local.postgresql import remove_abandoned_databases
-from workflow_service.local.service import Connection, Options, become_worker, run_service
+from workflow_service.local.programs import become_api, become_worker
+from workflow_service.local.service import Connection, Options, become_local_worker, run_service
 from workflow_service.local.temporary import temporary_home
 from workflow_service.local.worker_keeper import WorkerDeath
+from workflow_service.settings import Settings
 
 _WORKFLOW = "contract_analysis"
 _SAMPLE = "mutual-nda.pdf"
 _SAMPLE_BOUND = 60.0  # seconds the analysis of the sample may take after ``up``
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="workflow-service")
-def main() -> None:
-    """Run named workflows and analyse contracts, on this machine, with nothing else installed.
+def _load_env_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    """Put a file's settings into the environment, where nothing else has set them."""
+    if path is None:
+        return
+    for name, value in dotenv_values(path, interpolate=False).items():
+        if value is None:
+            raise click.BadParameter(f"{path}: {name!r} has no value; write {name}=value", param_hint="--env-file")
+        os.environ.setdefault(name, value)
 
-    Start with "workflow-service demo": it analyses a sample contract, prints what it found and leaves nothing
-    behind. "workflow-service up" keeps the service running.
+
+def _show_settings(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    view = View()
+    settings, fault = None, None
+    try:
+        settings = read_settings()
+    except LocalError as error:
+        fault = error
+    view.settings(list(all_settings(settings)))
+    if fault is not None:
+        view.error(fault)
+    context.exit(0 if fault is None else 1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="workflow-service")
+@click.option(
+    "--env-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="WORKFLOW_ENV_FILE",
+    show_envvar=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_env_file,
+    help="File of settings, a line NAME=value each, as systemd reads it. The environment goes before it.",
+)
+@click.option(
+    "--show-settings",
+    is_flag=True,
+    expose_value=False,
+    callback=_show_settings,
+    help="Show every setting: variable, value, where it comes from, default, meaning; secrets are masked.",
+)
+def main() -> None:
+    """Run named workflows and analyse contracts.
+
+    On one machine, with nothing else installed: "workflow-service demo" analyses a sample contract, prints what it
+    found and leaves nothing behind; "workflow-service up" keeps the service running.
+
+    In production, on PostgreSQL and Redis or RabbitMQ: "migrate", then "api" and as many "worker" as you like,
+    each under a process manager; "doctor" tells what is missing. All settings come from the environment.
     """
 
 
@@ -118,6 +172,7 @@ def demo(document: Path | None, timeout: float) -> None:
 
     def start() -> None:
         with temporary_home() as home:
+            os.environ["HOMELOOP_RUN_DIR"] = str(home.path / "loops")  # else its processes' sockets outlive it
             view.say("Starting PostgreSQL, a worker and the API in a temporary folder")
             try:
                 asyncio.run(run_service(home, Options(port=0, concurrency=2, durable=False), analyse))
@@ -131,17 +186,132 @@ def demo(document: Path | None, timeout: float) -> None:
 
 
 @main.command()
-@home_option
-@click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs at the same time.  [default: as for up]")
-def worker(home: Path, concurrency: int | None) -> None:
-    """Start one more worker for the service that runs on a home.
+@click.option("--host", help="Address to listen on.  [setting: WORKFLOW_API_HOST]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [setting: WORKFLOW_API_PORT]")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), help="Processes that answer.  [setting: WORKFLOW_API_WORKERS]"
+)
+def api(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve the API and the page, for production.
 
-    For a worker that was killed, or for more work at the same time. It runs here until Ctrl-C, or until the
-    service is stopped.
+    Becomes uvicorn, so SIGTERM is its own: open requests have WORKFLOW_API_DRAIN seconds, then it exits with 0. At
+    the start the schema is brought up to date. Put a proxy with TLS before it, and name that in
+    WORKFLOW_FORWARDED_ALLOW_IPS.
+
+    \b
+    Environment (workflow-service --show-settings has all):
+      DATABASE_URL       PostgreSQL
+      BROKER_URL         Redis or RabbitMQ
+      WORKFLOW_API_KEYS  keys as JSON, {"alice": "secret"}
     """
-    _exit_with(View(), lambda: become_worker(Home(home.expanduser().resolve()), concurrency), stopped=lambda _: 0)
+
+    def start() -> None:
+        become_api(_with(read_settings(), api_host=host, api_port=port, api_workers=workers))
+
+    _exit_with(View(), start, stopped=lambda number: 128 + number)
 
 
+@main.command()
+@home_option
+@click.option(
+    "--pool",
+    type=click.Choice(["asyncio", "threads", "prefork", "solo", "gevent", "eventlet"]),
+    help="Celery's pool; asyncio is homeloop's, for many runs that wait.  [setting: WORKFLOW_WORKER_POOL]",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    help="Runs at the same time.  [setting: WORKFLOW_WORKER_CONCURRENCY; on a home as for up]",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Port to tell figures on, for Prometheus; 0 is none.  [setting: WORKFLOW_METRICS_PORT]",
+)
+@click.pass_context
+def worker(
+    context: click.Context, home: Path, pool: str | None, concurrency: int | None, metrics_port: int | None
+) -> None:
+    """Work on runs: for production, or one more worker for the service that runs on a home.
+
+    With DATABASE_URL and BROKER_URL in the environment it works for those, and becomes Celery: after SIGTERM its
+    runs go on for WORKFLOW_WORKER_GRACE seconds, then it gives them back, other workers go on with them, and it
+    exits with 0.
+
+    With --home, or without DATABASE_URL, it joins the service that "up" runs there: for a worker that was killed,
+    or for more work at the same time. It runs until Ctrl-C, or until that service is stopped.
+    """
+    names_home = context.get_parameter_source("home") is not ParameterSource.DEFAULT
+
+    def start() -> None:
+        if names_home or "DATABASE_URL" not in os.environ:
+            if pool is not None or metrics_port is not None:
+                raise LocalError(
+                    "on a home there are no --pool and --metrics-port; set DATABASE_URL and BROKER_URL"
+                )
+            become_local_worker(Home(home.expanduser().resolve()), concurrency)
+        become_worker(
+            _with(read_settings(), worker_pool=pool, worker_concurrency=concurrency, metrics_port=metrics_port)
+        )
+
+    _exit_with(View(), start, stopped=lambda _: 0)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is missing.")
+@click.option("--sql", is_flag=True, help="Change nothing; print the SQL of what is missing, to be run by hand.")
+def migrate(check: bool, sql: bool) -> None:
+    """Bring the database's schema up to date.
+
+    All or nothing, and any number at once: one works, the others wait. The API does the same when it starts; this
+    is for deployments that want it to be a step of its own.
+    """
+    view = View()
+
+    def start() -> None:
+        if check and sql:
+            raise LocalError("--check and --sql exclude each other; choose one")
+        database_url = os.environ.get("DATABASE_URL")
+        if not database_url:
+            raise LocalError("DATABASE_URL is not set; set it to the PostgreSQL database to migrate")
+        if not asyncio.run(migrate_database(view, database_url, check=check, sql=sql)):
+            sys.exit(1)
+
+    _exit_with(view, start, stopped=lambda number: 128 + number)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print an object for each check instead of lines.")
+@click.option("--strict", is_flag=True, help="Exit with 1 after warnings, too.")
+def doctor(as_json: bool, strict: bool) -> None:
+    """Check whether the service can work with its settings here, and say what to do where it cannot.
+
+    Settings, database (rights, version, connections, clock), schema, broker, workers, waiting runs, keys, external
+    services and models, disk, limits of the system. Changes nothing. The exit code is 1 if a check failed.
+    """
+    view = View()
+
+    def start() -> None:
+        checks = asyncio.run(run_checks())
+        if as_json:
+            view.say(json.dumps([asdict(check) for check in checks], ensure_ascii=False, indent=2))
+        else:
+            view.checks(checks)
+        worst = max(check.state for check in checks)
+        if worst is State.FAILED or (strict and worst is State.WARNING):
+            sys.exit(1)
+
+    _exit_with(view, start, stopped=lambda number: 128 + number)
+
+
+def _with(settings: Settings, **chosen: object) -> Settings:
+    """Return the settings with what the command line chose, also for the program that this process becomes."""
+    changed = {name: value for name, value in chosen.items() if value is not None}
+    os.environ.update({f"WORKFLOW_{name}".upper(): str(value) for name, value in changed.items()})
+    return settings.model_copy(update=changed)
+
+
+main.add_command(workflow)
 main.add_command(keys)
 
 

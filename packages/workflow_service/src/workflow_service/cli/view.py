@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from workflow_service.cli.doctor import Check, State
+from workflow_service.cli.settings_view import Setting
 from workflow_service.domain.contract import Finding, Severity
 from workflow_service.domain.run import JsonObject
 from workflow_service.local.abandoned import AbandonedDatabase
@@ -21,6 +23,7 @@ from workflow_service.local.worker_keeper import WorkerDeath
 
 _PLAIN_WIDTH = 140  # columns where no terminal says how many it has
 _SEVERITY_STYLES: dict[str, str] = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: "green"}
+_STATES = {State.OK: ("ok", "green"), State.WARNING: ("warn", "bold yellow"), State.FAILED: ("FAIL", "bold red")}
 
 
 class ShowProgress(Protocol):
@@ -81,6 +84,24 @@ class View:
         if tail:
             self.err.print(Text(f"--- the end of {death.log}"), soft_wrap=True)
             self.err.print(Text(tail), soft_wrap=True)
+
+    def checks(self, checks: Sequence[Check]) -> None:
+        """Show a line for each check, and below those that failed what to do."""
+        width = max(len(check.subject) for check in checks)
+        for check in checks:
+            word, style = _STATES[check.state]
+            line = Text(f"{word:<5}", style=style).append(f" {check.subject:<{width}}  {check.found}", style="")
+            self.out.print(line, soft_wrap=True)
+            for advice in check.advice.splitlines():
+                self.out.print(Text(f"      {'':<{width}}  → {advice}"), soft_wrap=True)
+
+    def settings(self, settings: Sequence[Setting]) -> None:
+        """Show every setting."""
+        for each in settings:
+            line = Text(f"{each.variable} = {each.value}", style="" if each.is_default else "bold")
+            told = "default" if each.is_default else f"{each.source}; default: {each.default}"
+            self.out.print(line.append(f"  ({told})", style="not bold dim"), soft_wrap=True)
+            self.out.print(Text(f"    {each.meaning}", style="dim"), soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[ShowProgress]:

@@ -11,18 +11,61 @@ JsonObject = Mapping[str, Any]  # Any: JSON, checked where it enters the service
 
 
 class RunStatus(StrEnum):
-    """Where a run stands; a run leaves the last three never again."""
+    """Where a run stands; it leaves the last four only when a person resumes it."""
 
     QUEUED = "queued"
     RUNNING = "running"
+    CANCELLING = "cancelling"
+    """As running, but its worker has been told to stop."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DEAD = "dead"
+    """Its workers were lost, or what it needs was away, too often in a row: a person has to look."""
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to a run in this status."""
-        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+        """Whether nothing more will happen to a run in this status by itself."""
+        return self in _FINAL
+
+
+_FINAL = frozenset((RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.DEAD))
+_RESUMABLE = frozenset((RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.DEAD))
+
+
+class CancelMode(StrEnum):
+    """How a run is ended before its time. Each is harder than those before it, and may follow them."""
+
+    DRAIN = "drain"
+    """At the next step boundary; the run can be resumed there."""
+    INTERRUPT = "interrupt"
+    """Now: the code is cancelled and cleans up; the run can be resumed after its last whole step."""
+    ROLLBACK = "rollback"
+    """As interrupt, and what was kept of the run is removed: it cannot be resumed."""
+    KILL = "kill"
+    """In the database, at once, whatever its worker does; that one stops without clean-up where it can."""
+
+
+class Isolation(StrEnum):
+    """How far apart from other runs a run works: the tiers of homeloop."""
+
+    NONE = "none"
+    CONTEXT = "context"
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is to be executed. ``timeout``: seconds that one attempt may take; None for any time."""
+
+    isolation: Isolation = Isolation.NONE
+    timeout: float | None = None
+
+    @classmethod
+    def of(cls, options: "JsonObject") -> "RunOptions":
+        """Read a run's ``options``, which were checked where they entered the service."""
+        return cls(Isolation(options.get("isolation", Isolation.NONE)), options.get("timeout"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +83,8 @@ class NewRun:
 class Run:
     """One execution of a workflow, without its result: that may be large, and few ask for it.
 
-    ``attempt`` counts the workers that have claimed it.
+    ``attempt`` counts the workers that have claimed it; ``percent`` and ``step`` are of its last recorded step.
+    ``cancel_mode`` is how it was told to end, if it was. ``is_kept``: what it needs for going on is still there.
     """
 
     id: UUID
@@ -54,6 +98,20 @@ class Run:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: JsonObject | None = None
+    percent: int = 0
+    step: str | None = None
+    cancel_mode: CancelMode | None = None
+    is_kept: bool = True
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether there is something to end."""
+        return not self.status.is_final
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can go on after its last whole step."""
+        return self.status in _RESUMABLE and self.is_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +120,14 @@ class Claim:
 
     run: Run
     worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a worker is told when it renews its claim: whether it holds, and whether the run is to end."""
+
+    is_held: bool
+    cancel_mode: CancelMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +152,17 @@ class EventKind(StrEnum):
     STARTED = "started"
     PROGRESS = "progress"
     REQUEUED = "requeued"
+    RESUMED = "resumed"
+    CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DEAD = "dead"
 
     @property
     def is_final(self) -> bool:
-        """Whether no event follows this one."""
-        return self in (EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED)
+        """Whether no event follows this one, unless the run is resumed."""
+        return self in (EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED, EventKind.DEAD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ class AddressPolicy:
         address = _parse(host)
         return host in self._hosts or (address is not None and self._is_in_networks(address))
 
+    def allows_address(self, address: Address) -> bool:
+        """Return whether an address may be connected to: it is public, or allowed by configuration."""
+        return self._is_in_networks(address) or _is_public(address)
+
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses of ``host`` that may be connected to, in the resolver's order.
 
@@ -66,7 +70,7 @@ class AddressPolicy:
         found = [literal] if literal is not None else await _look_up(host, port)
         if host.lower().rstrip(".") not in self._hosts:
             for address in found:
-                if not self._is_in_networks(address) and not _is_public(address):
+                if not self.allows_address(address):
                     raise ForbiddenAddressError(
                         f"{host} is at {address}, which is not public; if this is meant, "
                         f"name it in WORKFLOW_PRIVATE_HOSTS"

@@ -17,11 +17,11 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 
-from workflow_service.contracts import QUEUE
 from workflow_service.local.children import Child, Command
 from workflow_service.local.errors import HomeError, LocalError, NotReadyError
 from workflow_service.local.home import Home, write_private
 from workflow_service.local.postgresql import PostgreSQL
+from workflow_service.local.programs import SERVE_API, worker_arguments
 from workflow_service.local.records import ProcessRecord, Stopping
 from workflow_service.local.supervisor import Supervisor
 from workflow_service.local.worker_keeper import WorkerDeath, WorkerKeeper
@@ -35,6 +35,7 @@ _API_DRAIN = 3  # seconds for open event streams, which would else never end
 _READY_BOUND = 60.0  # seconds until the API must answer that it is ready
 _LOOK = 0.05  # seconds between two questions to an API that says it is not ready yet
 _BACKLOG = 2048
+_FOLDERS = ("WORKFLOW_DEFINITIONS",)  # settings that may be relative: the processes run in another folder
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect if it listens on all addresses
 
 
@@ -89,8 +90,10 @@ class Connection:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Return the environment of the service's processes: ours, with the settings of this service."""
+        folders = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDERS if os.environ.get(name)}
         return {
             **os.environ,
+            **folders,
             "WORKFLOW_HOME": str(home),
             "DATABASE_URL": self.database_url,
             "BROKER_URL": self.broker_url,
@@ -161,10 +164,10 @@ class LocalService:
     def _api_command(self, connection: Connection, descriptor: int) -> Command:
         # The listening socket is ours, so a taken port is told here and at once, port 0 is known without a race,
         # and requests that come while the API still starts wait in the socket's queue.
-        serve = ("uvicorn", "workflow_service.api.app:create_app", "--factory", "--fd", str(descriptor))
+        serve = (*SERVE_API, "--fd", str(descriptor), "--timeout-graceful-shutdown", str(_API_DRAIN))
         return Command(
             name="the API",
-            argv=(sys.executable, "-m", *serve, "--timeout-graceful-shutdown", str(_API_DRAIN)),
+            argv=(sys.executable, "-m", *serve),
             log=self._home.logs / "api.log",
             env=connection.environment(self._home.path),
             stopping=_API_STOPPING,
@@ -214,20 +217,17 @@ async def run_service(
 
 def worker_command(home: Home, connection: Connection, concurrency: int | None = None) -> Command:
     """Return how a worker is started, by the supervisor or by hand."""
-    celery = ("celery", "--app", "workflow_service.worker.app", "worker", "--queues", QUEUE)
-    threads = ("--pool", "threads", "--concurrency", str(concurrency or connection.concurrency))
-    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
     return Command(
         name="the worker",
-        argv=(sys.executable, "-m", *celery, *threads, *quiet),
+        argv=(sys.executable, "-m", *worker_arguments("threads", concurrency or connection.concurrency)),
         log=home.logs / "worker.log",
-        env=connection.environment(home.path),
+        env={**connection.environment(home.path), "WORKFLOW_WORKER_GRACE": "0"},  # the supervisor has its own
         stopping=_WORKER_STOPPING,
         cwd=home.path,
     )
 
 
-def become_worker(home: Home, concurrency: int | None = None) -> None:
+def become_local_worker(home: Home, concurrency: int | None = None) -> None:
     """Replace this process by a worker for the service that runs on ``home``; returns never.
 
     Raises:

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from workflow_service.domain.run import NewRun, Run
-from workflow_service.ports import InvalidInputError, JobQueue, QueueUnavailableError, RunStore, Workflow
+from workflow_service.ports import (
+    InvalidInputError,
+    JobQueue,
+    QueueUnavailableError,
+    RunStore,
+    WebhookSender,
+    Workflow,
+)
 
 _MAX_DEPTH = 64  # levels of nesting; no workflow needs more, and parsers recurse
 
@@ -14,14 +21,20 @@ _logger = logging.getLogger(__name__)
 
 
 async def submit_run(
-    new: NewRun, *, runs: RunStore, queue: JobQueue, workflows: Mapping[str, Workflow]
+    new: NewRun,
+    *,
+    runs: RunStore,
+    queue: JobQueue,
+    workflows: Mapping[str, Workflow],
+    webhooks: WebhookSender,
 ) -> tuple[Run, bool]:
     """Commit a run and enqueue it; with an idempotency key seen before, return that run and False.
 
     The run counts from its commit on: a broker that is away delays it until the reaper sends it again.
 
     Raises:
-        InvalidInputError: No such workflow, or it cannot take this input. Nothing was written.
+        InvalidInputError: No such workflow, it cannot take this input, or the webhook's address cannot be. Nothing
+            was written.
         IdempotencyConflictError: The key was used for a different request. Nothing was written.
 
     Cancellation: the run may or may not be committed; with an idempotency key the caller can find out.
@@ -33,13 +46,16 @@ async def submit_run(
     for name, value in (("input_data", new.input_data), ("options", new.options)):
         _refuse_what_cannot_be_stored(name, value)
     workflow.check(new.input_data)
+    if (webhook_url := new.options.get("webhook_url")) is not None:
+        webhooks.check(webhook_url)
     run, is_new = await runs.create(new)
     if is_new:
-        await _enqueue(run, queue)
+        await enqueue(run, queue)
     return run, is_new
 
 
-async def _enqueue(run: Run, queue: JobQueue) -> None:
+async def enqueue(run: Run, queue: JobQueue) -> None:
+    """Tell the broker of a committed run; one that is away is told later, by the reaper."""
     try:
         await queue.enqueue(run.id)
     except QueueUnavailableError as error:

@@ -2,20 +2,24 @@
 
 import os
 import socket
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from celery.worker import state
 
-from homeloop import bind_callback
+import homeloop.adapters.celery.remote  # noqa: F401  celery inspect homeloop
+from homeloop import default_monitor
+from homeloop.adapters import prometheus
 from homeloop.adapters.celery import install
 from workflow_service.bootstrap import worker_services
 from workflow_service.contracts import EXECUTE_RUN, QUEUE
 from workflow_service.gateways import filesystem_broker
+from workflow_service.gateways.metrics import observed_attempt
+from workflow_service.logs import bound
 from workflow_service.settings import Settings
 from workflow_service.usecases.execution import execute_run
+from workflow_service.worker.telemetry import tell_of_worker
 
 __all__ = ("app",)
 
@@ -44,21 +48,31 @@ def create_app(settings: Settings) -> Celery:
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
+        # SIGQUIT, or SIGTERM where it is mapped to that, lets runs go on for so long before they are given back.
+        worker_soft_shutdown_timeout=settings.worker_grace,
     )
+    tell_of_worker(settings)
     app.steps["worker"].add(EndsWell)  # pyright: ignore[reportOptionalSubscript]
     install(app)
+
+    def watch(**_: Any) -> None:
+        default_monitor().start(settings.health_interval)
+        prometheus.install()
+
+    signals.worker_init.connect(watch, weak=False)  # before a prefork pool forks: its children watch too then
     services = worker_services(settings)
 
     @app.task(name=EXECUTE_RUN)  # type: ignore[untyped-decorator]  # Celery ships no types
     async def execute(run_id: str) -> None:
-        await execute_run(
-            UUID(run_id),
-            runs=services.runs,
-            workflows=services.workflows,
-            report_through=partial(bind_callback, on_error="raise"),
-            worker_id=f"{socket.gethostname()}:{os.getpid()}",
-            lease=settings.run_lease,
-        )
+        with bound(run_id=run_id), observed_attempt():
+            await execute_run(
+                UUID(run_id),
+                runs=services.runs,
+                feed=services.feed,
+                perform=services.perform,
+                worker_id=f"{socket.gethostname()}:{os.getpid()}",
+                lease=settings.run_lease,
+            )
 
     return app
 

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import RunControl
 
 from workflow_service.domain.analysis import assess, extract, merge, segment, windows
 from workflow_service.domain.contract import Clause, ContractReport, Finding, FindingKind, Severity
@@ -17,6 +19,7 @@ from workflow_service.domain.run import JsonObject
 from workflow_service.ports import (
     DocumentParser,
     DocumentStore,
+    DrainedError,
     InvalidInputError,
     LanguageModel,
     Report,
@@ -135,8 +138,9 @@ class ContractAnalysis:
         Raises:
             InvalidInputError: The input is not what `check` accepts.
             WorkflowError: The document does not exist, or cannot be read; the model refused.
-        ModelUnavailableError: The model did not answer; another attempt goes on behind the last window it read.
+            ModelUnavailableError: The model did not answer; another attempt goes on behind the last window read.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            DrainedError: It was asked to end between two steps, and has.
         """
         document_id = _document_id(context.input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
@@ -154,7 +158,12 @@ class ContractAnalysis:
                     "user_id": context.user_id,
                     "with_model": self._with_model(context.input_data),
                 }
-            return _result(await graph.ainvoke(start, config, durability="sync"))
+            control = RunControl()
+            context.drain.on_request(control.request_drain)
+            try:
+                return _result(await graph.ainvoke(start, config, durability="sync", control=control))
+            except GraphDrained as drained:
+                raise DrainedError("ended between two steps") from drained
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""

@@ -1,14 +1,16 @@
-"""Documents: upload a file, look at its record, take a sample as one's own."""
+"""Documents: upload a file, look at its record, list them, take a sample as one's own."""
 
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services, UploadSlots
+from workflow_service.api.problems import problems
 from workflow_service.api.routes import PREFIX
-from workflow_service.api.views import DocumentView, SampleList, SampleView
+from workflow_service.api.views import DocumentPage, DocumentView, SampleList, SampleView
 from workflow_service.usecases.documents import upload_document
 from workflow_service.usecases.samples import list_samples, read_sample
 
@@ -23,7 +25,7 @@ async def _one_file(request: Request) -> None:
         raise RequestValidationError([fault])
 
 
-@router.post("/documents", status_code=201, dependencies=[Depends(_one_file)])
+@router.post("/documents", status_code=201, dependencies=[Depends(_one_file)], responses=problems(400, 413, 415))
 async def upload(
     file: UploadFile, user_id: User, services: Services, slots: UploadSlots, response: Response
 ) -> DocumentView:
@@ -32,7 +34,19 @@ async def upload(
         return await _keep(file.filename or "", file.content_type, await file.read(), user_id, services, response)
 
 
-@router.get("/documents/{document_id}")
+@router.get("/documents")
+async def list_documents(
+    user_id: User,
+    services: Services,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[UUID | None, Query(description="A page's ``next``.")] = None,
+) -> DocumentPage:
+    """List the user's documents, newest first, and say how large a new one may be."""
+    found = await services.documents.list_recent(user_id, limit + 1, before)
+    return DocumentPage.of(found, limit, services.settings.max_upload_bytes)
+
+
+@router.get("/documents/{document_id}", responses=problems(404))
 async def get_document(document_id: UUID, user_id: User, services: Services) -> DocumentView:
     """Return the record of a document."""
     document = await services.documents.get(user_id, document_id)
@@ -48,7 +62,7 @@ async def samples(_user_id: User, services: Services) -> SampleList:
     return SampleList(samples=[SampleView.model_validate(sample) for sample in found])
 
 
-@router.post("/samples/{name}/documents", status_code=201)
+@router.post("/samples/{name}/documents", status_code=201, responses=problems(404, 413, 415))
 async def take_sample(
     name: str, user_id: User, services: Services, slots: UploadSlots, response: Response
 ) -> DocumentView:

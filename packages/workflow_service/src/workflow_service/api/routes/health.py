@@ -1,21 +1,23 @@
-"""Health: whether the process lives, and whether it can do its work."""
+"""Health: whether the process lives, whether it can do its work, how its loops are, and figures for Prometheus."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from workflow_service.api.dependencies import Ready
+from workflow_service.api.dependencies import Loops, Ready, Services
 from workflow_service.api.problems import ProblemResponse
+from workflow_service.gateways.metrics import CONTENT_TYPE, exposition
+from workflow_service.ports import StoreUnavailableError
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(tags=["health"])
 
 
-@router.get("/live")
+@router.get("/health/live")
 async def live() -> dict[str, str]:
     """Answer: the process lives and its event loop turns."""
     return {"status": "live"}
 
 
-@router.get("/ready")
+@router.get("/health/ready")
 async def ready(readiness: Ready) -> Response:
     """Say which parts can be used; 503 when one cannot."""
     checks = dict(await readiness.checks())
@@ -24,3 +26,19 @@ async def ready(readiness: Ready) -> Response:
         detail = f"Cannot be used now: {', '.join(missing)}."
         return ProblemResponse(503, "The service is not ready", detail, kind="unavailable", checks=checks)
     return JSONResponse({"status": "ready", "checks": checks})
+
+
+@router.get("/health/loops")
+async def loops(measure: Loops) -> Response:
+    """Tell what the event loops of this process do, and what its pools hold."""
+    return JSONResponse(measure())
+
+
+@router.get("/metrics")
+async def metrics(services: Services) -> Response:
+    """Tell the figures of this server's processes, and how many runs wait."""
+    try:
+        statistics = await services.count_runs()
+    except StoreUnavailableError:
+        statistics = None  # what the processes themselves know is told all the more
+    return Response(exposition(statistics), media_type=CONTENT_TYPE)

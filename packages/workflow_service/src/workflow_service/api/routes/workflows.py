@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Response
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services
+from workflow_service.api.problems import problems
 from workflow_service.api.routes import PREFIX
 from workflow_service.api.views import Accepted, ExecuteRequest, WorkflowList, WorkflowView
 from workflow_service.domain.run import NewRun
@@ -31,7 +32,7 @@ async def workflows(_user_id: User, services: Services) -> WorkflowList:
     return WorkflowList(workflows=[WorkflowView.model_validate(workflow) for workflow in by_name])
 
 
-@router.post("/execute", status_code=202)
+@router.post("/execute", status_code=202, responses=problems(400, 409, 413))
 async def execute(
     request: ExecuteRequest,
     user_id: User,
@@ -40,7 +41,13 @@ async def execute(
     idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
     """Commit a run of a workflow; a worker takes it from there."""
-    new = NewRun(user_id, request.workflow_name, request.input_data, request.options, idempotency_key)
-    run, _ = await submit_run(new, runs=services.runs, queue=services.queue, workflows=services.workflows)
+    new = NewRun(user_id, request.workflow_name, request.input_data, request.options.chosen(), idempotency_key)
+    run, _ = await submit_run(
+        new,
+        runs=services.runs,
+        queue=services.queue,
+        workflows=services.workflows,
+        webhooks=services.webhook_sender,
+    )
     response.headers["Location"] = f"{PREFIX}/runs/{run.id}"
     return Accepted(run_id=run.id, status=run.status)

@@ -1,51 +1,94 @@
 // Start of the page: which view is shown, and who the person is.
 
-import { byId } from "./dom.js";
-import { explain, sentence } from "./explain.js";
-import { currentKey, forgetKey, keepKey, readFragment, takeKeyFromAddress } from "./key.js";
-import { RunView } from "./run-view.js";
-import * as service from "./service.js";
-import { StartView } from "./start-view.js";
+import { addressOf, addressOfRun, readAddress } from "./lib/address.js";
+import { byId, say } from "./lib/dom.js";
+import { forgetDrafts } from "./lib/drafts.js";
+import { explain, sentence } from "./lib/explain.js";
+import { currentKey, forgetKey, keepKey, takeKeyFromAddress } from "./lib/key.js";
+import * as service from "./lib/service.js";
+import { label } from "./lib/words.js";
+import { forgetTitles } from "./run/run-titles.js";
+import { HealthView } from "./views/health-view.js";
+import { RunView } from "./views/run-view.js";
+import { RunsView } from "./views/runs-view.js";
+import { ServicesView } from "./views/services-view.js";
+import { StartView } from "./views/start-view.js";
+import { WorkflowView } from "./views/workflow-view.js";
 
-const VIEWS = ["sign-in", "start", "run"];
+const SERVICE = "Workflow service";
 
-const start = new StartView((id) => { location.hash = `run=${encodeURIComponent(id)}`; }, askForKey);
-const run = new RunView(askForKey);
+const views = {
+  start: new StartView(askForKey, tryAgain),
+  workflow: new WorkflowView(askForKey),
+  runs: new RunsView(askForKey, tryAgain),
+  run: new RunView(askForKey, leaveDeleted),
+  services: new ServicesView(askForKey),
+  health: new HealthView(askForKey),
+};
 
-function show(view, title) {
-  for (const name of VIEWS) byId(`view-${name}`).hidden = name !== view;
-  byId("forget-key").hidden = view === "sign-in";
-  document.title = title;
+let listAddress = addressOf(["runs", ""]); // of the list that the person came from
+let farewell = ""; // what is to be said in the next view
+
+/** Which view the address names, its title, what of the navigation it belongs to, and how it is opened. */
+function whereTo(fields) {
+  if (fields.has("run")) return ["run", "Run", "runs", (view) => view.open(fields.get("run"))];
+  if (fields.has("workflow") && !fields.has("runs")) {
+    const name = fields.get("workflow");
+    return ["workflow", label(name), "start", (view) => view.open(name, fields.get("from") ?? null)];
+  }
+  if (fields.has("runs")) {
+    const filters = { status: fields.get("status"), workflow_name: fields.get("workflow") };
+    return ["runs", "Runs", "runs", (view) => view.open(filters)];
+  }
+  if (fields.has("services")) return ["services", "Services", "services", (view) => view.open()];
+  if (fields.has("health")) return ["health", "Health", "health", (view) => view.open()];
+  return ["start", "New run", "start", (view) => view.open()];
+}
+
+function show(name, title, part) {
+  for (const each of ["sign-in", ...Object.keys(views)]) byId(`view-${each}`).hidden = each !== name;
+  byId("forget-key").hidden = name === "sign-in";
+  byId("nav").hidden = name === "sign-in";
+  for (const link of byId("nav").querySelectorAll("a")) {
+    if (link.dataset.part === part) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = title === SERVICE ? title : `${title} · ${SERVICE}`;
   // A screen reader follows the focus; without this it would stay in the view that is gone.
-  byId(`${view === "sign-in" ? "sign-in" : view}-title`).focus({ preventScroll: true });
+  byId(`${name}-title`).focus({ preventScroll: true });
   window.scrollTo(0, 0);
+}
+
+function closeViews() {
+  for (const view of Object.values(views)) view.close();
 }
 
 function route() {
   takeKeyFromAddress();
-  run.close();
+  closeViews();
   byId("notice").hidden = true;
   if (currentKey() === null) return showSignIn("");
-  const id = readFragment().get("run");
-  if (id !== undefined) {
-    show("run", "Analysis · Contract analysis");
-    run.open(id);
-  } else {
-    show("start", "Contract analysis");
-    start.open();
-  }
+  const fields = readAddress();
+  if (fields.has("runs")) listAddress = location.hash;
+  byId("run-back").href = listAddress;
+  const [name, title, part, open] = whereTo(fields);
+  show(name, title, part);
+  say(byId("farewell"), farewell);
+  farewell = "";
+  open(views[name]);
 }
 
 function showSignIn(error) {
-  show("sign-in", "Enter your key · Contract analysis");
+  show("sign-in", "Enter your key", null);
   byId("key-error").textContent = error;
   byId("key").setAttribute("aria-invalid", String(error !== ""));
   byId("key").focus();
 }
 
+// What the person has filled in stays: it is there again behind the right key.
 function askForKey(problem) {
   forgetKey();
-  run.close();
+  closeViews();
   showSignIn(sentence(problem));
 }
 
@@ -55,13 +98,28 @@ async function signIn(event) {
   if (field.value.trim() === "") return showSignIn("Please enter a key.");
   keepKey(field.value);
   try {
-    await service.listRuns(null, 1);
+    await service.listRuns({ limit: 1 });
   } catch (error) {
     forgetKey();
     return showSignIn(sentence(error));
   }
   field.value = "";
   route();
+}
+
+async function tryAgain(run) {
+  try {
+    await service.resumeRun(run.id);
+    location.hash = addressOfRun(run.id);
+  } catch (error) {
+    if (explain(error).status === 401) askForKey(error);
+    else notify(error);
+  }
+}
+
+function leaveDeleted() {
+  farewell = "The run was deleted.";
+  location.hash = listAddress;
 }
 
 function notify(error) {
@@ -75,7 +133,9 @@ byId("key-form").addEventListener("submit", signIn);
 byId("notice-close").addEventListener("click", () => { byId("notice").hidden = true; });
 byId("forget-key").addEventListener("click", () => {
   forgetKey();
-  run.close();
+  forgetDrafts();
+  forgetTitles();
+  closeViews();
   showSignIn("");
 });
 byId("skip").addEventListener("click", (event) => {

@@ -88,7 +88,8 @@ async def open_session(connect: Connect, user_id: str) -> AsyncIterator[Connecti
 
 @asynccontextmanager
 async def open_service_session(connect: Connect) -> AsyncIterator[Connection]:
-    """Lend a connection for one transaction that sees the runs of all users, their events, and nothing else.
+    """Lend a connection for one transaction that sees the runs of all users and their events, webhooks that are to
+    be sent, answers that have expired, and nothing else.
 
     For what belongs to no user: to claim a run, to find those that were lost. Whoever knows the user takes
     `open_session`. Raises as that does.

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +19,15 @@ RETURNING id, user_id, filename, media_type, size, sha256, created_at
 _GET = """
 SELECT id, user_id, filename, media_type, size, sha256, created_at
 FROM workflow.documents WHERE id = $1 AND user_id = $2
+"""
+
+_LIST_RECENT = """
+SELECT id, user_id, filename, media_type, size, sha256, created_at FROM workflow.documents
+WHERE user_id = $1
+  AND ($3::uuid IS NULL
+       OR (created_at, id) < (SELECT created_at, id FROM workflow.documents WHERE id = $3 AND user_id = $1))
+ORDER BY created_at DESC, id DESC
+LIMIT $2
 """
 
 _CONTENT = "SELECT content FROM workflow.documents WHERE id = $1 AND user_id = $2"
@@ -43,6 +53,12 @@ class PostgresDocumentStore:
         async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_GET, document_id, user_id)
         return None if row is None else _document(row)
+
+    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
+        """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""
+        async with open_session(self._connect, user_id) as connection:
+            rows = await connection.fetch(_LIST_RECENT, user_id, limit, before)
+        return [_document(row) for row in rows]
 
     async def content(self, user_id: str, document_id: UUID) -> bytes | None:
         """Return the file's bytes; None as get does."""

@@ -34,9 +34,10 @@ class PostgresRunFeed:
     When its connection breaks it connects again, and then wakes everybody: what happened meanwhile is unknown.
     """
 
-    def __init__(self, dsn: str) -> None:
-        """Listen to the database at ``dsn``, once entered."""
+    def __init__(self, dsn: str, channel: str = CHANNEL) -> None:
+        """Listen to the database at ``dsn``, once entered; ``channel`` is one whose payloads are run ids."""
         self._dsn = dsn
+        self._channel = channel
         self._changes: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._connection: ListeningConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -91,7 +92,7 @@ class PostgresRunFeed:
             self._dsn, timeout=_CONNECT_TIMEOUT, server_settings={"application_name": APPLICATION_NAME}
         )
         try:
-            await connection.add_listener(CHANNEL, self._on_notification)
+            await connection.add_listener(self._channel, self._on_notification)
         except BaseException:
             connection.terminate()
             raise

@@ -7,13 +7,25 @@ run, all in one transaction: event numbers have no gaps, and a reader never sees
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from workflow_service.domain.run import Claim, EventKind, JsonObject, NewRun, Progress, Run, RunEvent, RunStatus
+from workflow_service.domain.run import (
+    CancelMode,
+    Claim,
+    EventKind,
+    JsonObject,
+    NewRun,
+    Progress,
+    Run,
+    RunEvent,
+    RunStatus,
+    Standing,
+)
+from workflow_service.gateways.postgres import run_statements as sql
 from workflow_service.gateways.postgres.connection import (
     Connect,
     Connection,
@@ -21,31 +33,55 @@ from workflow_service.gateways.postgres.connection import (
     open_service_session,
     open_session,
 )
-from workflow_service.ports import ClaimLostError, IdempotencyConflictError
+from workflow_service.ports import ClaimLostError, IdempotencyConflictError, RunStateError
 
 CHANNEL = "workflow_run"
-"""NOTIFY channel; the payload is a run id."""
+"""NOTIFY channel of every change of a run; the payload is a run id."""
+
+CANCEL_CHANNEL = "workflow_run_cancel"
+"""NOTIFY channel for the workers: a run of theirs is to end, or has; the payload is a run id."""
 
 MAX_LOSSES = 5
-"""A run that this many workers in a row fell silent over, without a new step, is failed.
+"""A run that so many attempts in a row were lost with, without a new step, is dead.
 
-A guess: enough for a bad day, few for a killer.
+Lost: the worker fell silent, or what the run needs was away. A guess: enough for a bad day, few for a killer.
 """
+
+PAUSE = 2.0
+"""Seconds before another attempt when what a run needs was away; doubles with each loss, up to a minute."""
+
+KEEP_FOR = 7 * 24 * 3600.0
+"""Seconds for which a run that ended without success can be resumed."""
 
 RESEND_AFTER = 5.0
 """Seconds until the broker is told again of a queued run; doubles with each telling, up to 64 times as long."""
+
+_LONGEST_PAUSE = 60.0  # seconds
+_EVENT_OF_LOSS = {
+    RunStatus.QUEUED: EventKind.REQUEUED,
+    RunStatus.CANCELLED: EventKind.CANCELLED,
+    RunStatus.DEAD: EventKind.DEAD,
+}
 
 
 class PostgresRunStore:
     """Fits the RunStore port."""
 
     def __init__(
-        self, connect: Connect, *, max_losses: int = MAX_LOSSES, resend_after: float = RESEND_AFTER
+        self,
+        connect: Connect,
+        *,
+        max_losses: int = MAX_LOSSES,
+        resend_after: float = RESEND_AFTER,
+        pause: float = PAUSE,
+        keep_for: float = KEEP_FOR,
     ) -> None:
-        """Keep runs in the database that ``connect`` lends connections to; ``resend_after`` is in seconds."""
+        """Keep runs in the database that ``connect`` lends connections to; the times are in seconds."""
         self._connect = connect
         self._max_losses = max_losses
         self._resend_after = resend_after
+        self._pause = pause
+        self._keep_for = keep_for
 
     async def create(self, new: NewRun) -> tuple[Run, bool]:
         """Commit a queued run; with a key seen before, return that run and False instead.
@@ -56,7 +92,7 @@ class PostgresRunStore:
         digest = _request_hash(new)
         async with open_session(self._connect, new.user_id) as connection:
             row = await connection.fetchrow(
-                _CREATE,
+                sql.CREATE,
                 new.user_id,
                 new.workflow_name,
                 encode_json(new.input_data),
@@ -68,8 +104,9 @@ class PostgresRunStore:
                 await _append(connection, row["id"], 1, EventKind.QUEUED, {})
                 return _run(row), True
             # The INSERT waited for the transaction that holds the key, so this statement sees its run.
-            row = await connection.fetchrow(_GET_BY_KEY, new.user_id, new.idempotency_key)
-        assert row is not None  # runs are never deleted
+            row = await connection.fetchrow(sql.GET_BY_KEY, new.user_id, new.idempotency_key)
+        if row is None:  # deleted since
+            return await self.create(new)
         if row["request_hash"] != digest:
             raise IdempotencyConflictError(
                 f"idempotency key {new.idempotency_key!r} was used for a different request; take a new key"
@@ -79,45 +116,61 @@ class PostgresRunStore:
     async def get(self, user_id: str, run_id: UUID) -> Run | None:
         """Return the user's run; None if there is none or it is another user's."""
         async with open_session(self._connect, user_id) as connection:
-            row = await connection.fetchrow(_GET, run_id, user_id)
+            row = await connection.fetchrow(sql.GET, run_id, user_id)
         return None if row is None else _run(row)
 
     async def result(self, user_id: str, run_id: UUID) -> bytes | None:
         """Return what the user's run returned, as JSON text in UTF-8; None if there is no such result."""
         async with open_session(self._connect, user_id) as connection:
-            text: bytes | None = await connection.fetchval(_RESULT, run_id, user_id)
+            text: bytes | None = await connection.fetchval(sql.RESULT, run_id, user_id)
         return text
 
-    async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Run]:
-        """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor)."""
+    async def list_recent(
+        self,
+        user_id: str,
+        limit: int,
+        before: UUID | None = None,
+        *,
+        statuses: Collection[RunStatus] = (),
+        workflow_name: str | None = None,
+    ) -> Sequence[Run]:
+        """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor).
+
+        Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
+        """
         async with open_session(self._connect, user_id) as connection:
-            rows = await connection.fetch(_LIST_RECENT, user_id, limit, before)
+            rows = await connection.fetch(
+                sql.LIST_RECENT, user_id, limit, before, [*statuses] or None, workflow_name
+            )
         return [_run(row) for row in rows]
 
     async def events(self, user_id: str, run_id: UUID, after: int = 0) -> Sequence[RunEvent]:
         """Return the events of the user's run with ``seq > after``, in order."""
         async with open_session(self._connect, user_id) as connection:
-            rows = await connection.fetch(_EVENTS, run_id, user_id, after)
+            rows = await connection.fetch(sql.EVENTS, run_id, user_id, after)
         return [RunEvent(run_id, row["seq"], EventKind(row["kind"]), row["data"], row["at"]) for row in rows]
 
     async def claim(self, run_id: UUID, worker_id: str, lease: float) -> Claim | None:
         """Take a queued run, or a running one whose lease is over, for ``lease`` seconds.
 
-        Returns None when there is nothing to do: finished, unknown, leased to a living worker, or lost so often
-        that the next requeue_lost will fail it.
+        Returns None when there is nothing to do: finished, unknown, pausing before another attempt, leased to a
+        living worker, or lost so often that the next requeue_lost will give it up.
         """
         async with open_service_session(self._connect) as connection:
-            row = await connection.fetchrow(_CLAIM, run_id, worker_id, lease, self._max_losses)
+            row = await connection.fetchrow(sql.CLAIM, run_id, worker_id, lease, self._max_losses)
             if row is None:
                 return None
             run = _run(row)
             await _append(connection, run_id, row["last_seq"], EventKind.STARTED, {"attempt": run.attempt})
         return Claim(run, worker_id)
 
-    async def renew(self, claim: Claim, lease: float) -> bool:
-        """Extend the lease; False means the claim is outdated and its holder must stop."""
+    async def renew(self, claim: Claim, lease: float) -> Standing:
+        """Extend the lease, and say whether the run is to end; a claim that is not held must be let go."""
         async with open_session(self._connect, claim.run.user_id) as connection:
-            return await connection.fetchval(_RENEW, claim.run.id, claim.run.attempt, lease) is not None
+            row = await connection.fetchrow(sql.RENEW, claim.run.id, claim.run.attempt, lease)
+        if row is None:
+            return Standing(is_held=False)
+        return Standing(is_held=True, cancel_mode=_mode(row["cancel_mode"]))
 
     async def record_progress(self, claim: Claim, progress: Progress) -> bool:
         """Persist a step once per run; False if that step stands already (a resumed run said it again).
@@ -126,14 +179,12 @@ class PostgresRunStore:
             ClaimLostError: Another worker has claimed the run since. Nothing was written.
         """
         async with open_session(self._connect, claim.run.user_id) as connection:
-            held = await connection.fetchrow(_HOLD, claim.run.id, claim.run.attempt)
-            if held is None:
-                raise _claim_lost(claim)
-            if await connection.fetchval(_HAS_STEP, claim.run.id, progress.step):
+            held = await _hold(connection, claim)
+            if await connection.fetchval(sql.HAS_STEP, claim.run.id, progress.step):
                 return False
             percent = max(held["percent"], progress.percent)
             seq = held["last_seq"] + 1
-            await connection.execute(_ADVANCE, claim.run.id, seq, percent)
+            await connection.execute(sql.ADVANCE, claim.run.id, seq, percent, progress.step)
             data = {"step": progress.step, "percent": percent, "description": progress.description}
             await _append(connection, claim.run.id, seq, EventKind.PROGRESS, data, progress.step)
         return True
@@ -144,61 +195,223 @@ class PostgresRunStore:
         Raises:
             ValueError, TypeError: The result is no JSON. Nothing was written; the run is still held.
         """
-        await self._end_claim(claim, _SUCCEED, EventKind.SUCCEEDED, result)
+        await self._end_claim(claim, sql.SUCCEED, EventKind.SUCCEEDED, result)
 
     async def fail(self, claim: Claim, error: JsonObject) -> None:
         """Store the error and end the run. Raises ClaimLostError as record_progress does."""
-        await self._end_claim(claim, _FAIL, EventKind.FAILED, error, data=error)
+        await self._end_claim(claim, sql.FAIL, EventKind.FAILED, error, self._keep_for, data=error)
 
     async def release(self, claim: Claim) -> None:
-        """Give a run back to the queue (a worker that is told to stop). Raises ClaimLostError."""
-        await self._end_claim(claim, _RELEASE, EventKind.REQUEUED, data={"reason": "released"})
+        """Give a run back to the queue (a worker that is told to stop); one that is being cancelled ends.
+
+        Raises ClaimLostError.
+        """
+        async with open_session(self._connect, claim.run.user_id) as connection:
+            held = await _hold(connection, claim)
+            if held["status"] == RunStatus.CANCELLING:
+                await self._cancel(connection, claim.run.id, CancelMode(held["cancel_mode"]))
+                return
+            seq = await connection.fetchval(sql.RELEASE, claim.run.id)
+            await _append(connection, claim.run.id, seq, EventKind.REQUEUED, {"reason": "released"})
+
+    async def cancel(self, claim: Claim) -> None:
+        """End a run as cancelled, in the mode that was asked for. Raises ClaimLostError."""
+        async with open_session(self._connect, claim.run.user_id) as connection:
+            held = await _hold(connection, claim)
+            await self._cancel(connection, claim.run.id, _mode(held["cancel_mode"]) or CancelMode.INTERRUPT)
+
+    async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
+        """Give a run back for another attempt after a pause that grows with each; False if it is dead now.
+
+        Counts as a loss: after too many in a row without a new step the run is dead, with ``error``. One that is
+        being cancelled ends. Raises ClaimLostError.
+        """
+        run_id = claim.run.id
+        async with open_session(self._connect, claim.run.user_id) as connection:
+            held = await _hold(connection, claim)
+            if held["status"] == RunStatus.CANCELLING:
+                await self._cancel(connection, run_id, CancelMode(held["cancel_mode"]))
+            elif held["losses"] + 1 < self._max_losses:
+                pause = min(self._pause * 2 ** held["losses"], _LONGEST_PAUSE)
+                seq = await connection.fetchval(sql.PAUSE, run_id, pause)
+                data = {"reason": "unavailable", "error": error, "pause": pause}
+                await _append(connection, run_id, seq, EventKind.REQUEUED, data)
+            else:
+                seq = await connection.fetchval(sql.DIE, run_id, encode_json(error), self._keep_for)
+                await _append(connection, run_id, seq, EventKind.DEAD, error)
+                return False
+        return True
 
     async def requeue_lost(self, limit: int) -> Sequence[UUID]:
         """Put runs whose lease is over back to queued, and return them with those queued too long ago.
 
         Runs another process is looking at are skipped, so any number of processes may call this.
-        A run that was lost too often is failed instead: it may be what kills its workers.
+        A run that was lost too often is dead instead: it may be what kills its workers. One that is being
+        cancelled ends.
         """
         error = {
             "type": "WorkerLost",
-            "message": f"{self._max_losses} workers in a row fell silent over this run; it was given up",
+            "message": f"{self._max_losses} attempts in a row were lost with this run; it waits for a person",
         }
         async with open_service_session(self._connect) as connection:
-            lost = await connection.fetch(_REQUEUE_LOST, limit, self._max_losses, encode_json(error))
+            lost = await connection.fetch(
+                sql.REQUEUE_LOST, limit, self._max_losses, encode_json(error), self._keep_for
+            )
             for row in lost:
-                if row["status"] == RunStatus.FAILED:
-                    await _append(connection, row["id"], row["last_seq"], EventKind.FAILED, error)
-                else:
-                    await _append(
-                        connection, row["id"], row["last_seq"], EventKind.REQUEUED, {"reason": "worker lost"}
-                    )
+                data: JsonObject = {"reason": "worker lost"}
+                if row["status"] == RunStatus.DEAD:
+                    data = error
+                elif row["status"] == RunStatus.CANCELLED:
+                    data = {"mode": row["cancel_mode"]}
+                await _append(connection, row["id"], row["last_seq"], _EVENT_OF_LOSS[row["status"]], data)
             requeued = [row["id"] for row in lost if row["status"] == RunStatus.QUEUED]
-            waiting = await connection.fetch(_RESEND, limit - len(lost), self._resend_after, requeued)
+            waiting = await connection.fetch(sql.RESEND, limit - len(lost), self._resend_after, requeued)
         return [*requeued, *(row["id"] for row in waiting)]
+
+    async def request_cancel(self, user_id: str, run_id: UUID, mode: CancelMode) -> Run | None:
+        """Tell a run to end, and return it; None if the user has no such run.
+
+        A queued run ends at once, and any run does by KILL: whoever holds a claim on it holds it no longer. A run
+        that is told again ends in the harder of the two modes.
+
+        Raises:
+            RunStateError: The run has ended. Nothing was changed.
+        """
+        async with open_session(self._connect, user_id) as connection:
+            run = await _lock(connection, user_id, run_id)
+            if run is None:
+                return None
+            if run.status.is_final:
+                raise RunStateError(f"the run has ended already: it is {run.status}", run.status)
+            if run.status is RunStatus.QUEUED or mode is CancelMode.KILL:
+                await self._cancel(connection, run_id, mode)
+            elif run.cancel_mode is None or _is_harder(mode, run.cancel_mode):
+                seq = await connection.fetchval(sql.REQUEST_CANCEL, run_id, mode.value)
+                await _append(connection, run_id, seq, EventKind.CANCELLING, {"mode": mode.value})
+            else:
+                return run
+            if run.status is not RunStatus.QUEUED:
+                await connection.execute(sql.NOTIFY, CANCEL_CHANNEL, run_id)
+            return await _lock(connection, user_id, run_id)
+
+    async def resume(self, user_id: str, run_id: UUID) -> Run | None:
+        """Queue a run that ended without success, to go on after its last whole step; None as request_cancel.
+
+        Raises:
+            RunStateError: The run has not ended, has succeeded, or nothing is kept of it. Nothing was changed.
+        """
+        async with open_session(self._connect, user_id) as connection:
+            run = await _lock(connection, user_id, run_id)
+            if run is None:
+                return None
+            if not run.can_resume:
+                why = "nothing is kept of it" if run.status.is_final and not run.is_kept else f"it is {run.status}"
+                raise RunStateError(f"the run cannot be resumed: {why}", run.status)
+            seq = await connection.fetchval(sql.RESUME, run_id)
+            await _append(connection, run_id, seq, EventKind.RESUMED, {"from": run.status.value})
+            return await _lock(connection, user_id, run_id)
+
+    async def give_up_keeping(self, user_id: str, run_id: UUID) -> Run | None:
+        """Have an ended run's checkpoints removed: it cannot be resumed from now on. None as request_cancel.
+
+        Raises:
+            RunStateError: The run has not ended. Nothing was changed.
+        """
+        async with open_session(self._connect, user_id) as connection:
+            run = await _lock(connection, user_id, run_id)
+            if run is None:
+                return None
+            _refuse_unended(run)
+            await connection.execute(sql.GIVE_UP_KEEPING, run_id)
+            return await _lock(connection, user_id, run_id)
+
+    async def delete(self, user_id: str, run_id: UUID) -> bool:
+        """Remove an ended run and its events; False if the user has no such run. Forget it first.
+
+        Raises:
+            RunStateError: The run has not ended. Nothing was changed.
+        """
+        async with open_session(self._connect, user_id) as connection:
+            run = await _lock(connection, user_id, run_id)
+            if run is None:
+                return False
+            _refuse_unended(run)
+            await connection.execute(sql.DELETE, run_id)
+            await connection.execute(sql.NOTIFY, CHANNEL, run_id)
+        return True
+
+    async def take_forgettable(self, limit: int) -> Sequence[Run]:
+        """Return ended runs whose checkpoints are to be removed; they can no longer be resumed.
+
+        The same run is returned again after a minute unless mark_forgotten names it: its taker may have died.
+        """
+        async with open_service_session(self._connect) as connection:
+            rows = await connection.fetch(sql.TAKE_FORGETTABLE, limit)
+        return [_run(row) for row in rows]
+
+    async def mark_forgotten(self, run_ids: Sequence[UUID]) -> None:
+        """Note that nothing is kept of these runs any more."""
+        async with open_service_session(self._connect) as connection:
+            await connection.execute(sql.MARK_FORGOTTEN, run_ids)
 
     async def mark_unsent(self, run_ids: Sequence[UUID]) -> None:
         """Note that the broker did not take these queued runs: the next requeue_lost returns them again."""
         async with open_service_session(self._connect) as connection:
-            await connection.execute(_MARK_UNSENT, run_ids)
+            await connection.execute(sql.MARK_UNSENT, run_ids)
 
     async def _end_claim(
-        self, claim: Claim, statement: str, kind: EventKind, *values: JsonObject, data: JsonObject | None = None
+        self,
+        claim: Claim,
+        statement: str,
+        kind: EventKind,
+        value: JsonObject,
+        *parameters: float,
+        data: JsonObject | None = None,
     ) -> None:
         # On a thread: a large result takes long, and the lease is to be renewed meanwhile.
-        parameters = [await asyncio.to_thread(encode_json, value) for value in values]
+        text = await asyncio.to_thread(encode_json, value)
         async with open_session(self._connect, claim.run.user_id) as connection:
-            seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, *parameters)
+            seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, text, *parameters)
             if seq is None:
                 raise _claim_lost(claim)
             await _append(connection, claim.run.id, seq, kind, data or {})
+
+    async def _cancel(self, connection: Connection, run_id: UUID, mode: CancelMode) -> None:
+        seq = await connection.fetchval(sql.CANCEL, run_id, mode.value, self._keep_for)
+        await _append(connection, run_id, seq, EventKind.CANCELLED, {"mode": mode.value})
+
+
+async def _lock(connection: Connection, user_id: str, run_id: UUID) -> Run | None:
+    row = await connection.fetchrow(sql.LOCK, run_id, user_id)
+    return None if row is None else _run(row)
+
+
+async def _hold(connection: Connection, claim: Claim) -> asyncpg.Record:
+    held = await connection.fetchrow(sql.HOLD, claim.run.id, claim.run.attempt)
+    if held is None:
+        raise _claim_lost(claim)
+    return held
+
+
+def _mode(text: str | None) -> CancelMode | None:
+    return None if text is None else CancelMode(text)
+
+
+def _is_harder(mode: CancelMode, than: CancelMode) -> bool:
+    order = list(CancelMode)
+    return order.index(mode) > order.index(than)
+
+
+def _refuse_unended(run: Run) -> None:
+    if not run.status.is_final:
+        raise RunStateError(f"the run has not ended: it is {run.status}; cancel it first", run.status)
 
 
 async def _append(
     connection: Connection, run_id: UUID, seq: int, kind: EventKind, data: JsonObject, step: str | None = None
 ) -> None:
     """Write the event whose number was just taken from the run's row, and wake those who follow the run."""
-    await connection.execute(_APPEND, run_id, seq, kind.value, step, encode_json(data), CHANNEL)
+    await connection.execute(sql.APPEND, run_id, seq, kind.value, step, encode_json(data), CHANNEL)
 
 
 def _claim_lost(claim: Claim) -> ClaimLostError:
@@ -216,144 +429,5 @@ def _request_hash(new: NewRun) -> bytes:
 def _run(row: asyncpg.Record) -> Run:
     values: dict[str, Any] = {name: row[name] for name in Run.__dataclass_fields__}  # Any: one type per column
     values["status"] = RunStatus(row["status"])
+    values["cancel_mode"] = _mode(row["cancel_mode"])
     return Run(**values)
-
-
-_COLUMNS = """
-runs.id, runs.user_id, runs.workflow_name, runs.input_data, runs.options, runs.status, runs.attempt,
-runs.created_at, runs.started_at, runs.finished_at, runs.error, runs.last_seq, runs.request_hash
-"""
-
-_CREATE = f"""
-INSERT INTO workflow.runs (user_id, workflow_name, input_data, options, idempotency_key, request_hash, last_seq)
-VALUES ($1, $2, $3, $4, $5, $6, 1)
-ON CONFLICT (user_id, idempotency_key) DO NOTHING
-RETURNING {_COLUMNS}
-"""  # noqa: S608
-
-_GET = f"SELECT {_COLUMNS} FROM workflow.runs WHERE id = $1 AND user_id = $2"  # noqa: S608
-
-# As bytes: nobody here looks into it, and it may be large.
-_RESULT = "SELECT convert_to(result::text, 'UTF8') FROM workflow.runs WHERE id = $1 AND user_id = $2"
-
-_GET_BY_KEY = f"SELECT {_COLUMNS} FROM workflow.runs WHERE user_id = $1 AND idempotency_key = $2"  # noqa: S608
-
-_LIST_RECENT = f"""
-SELECT {_COLUMNS} FROM workflow.runs
-WHERE user_id = $1
-  AND ($3::uuid IS NULL
-       OR (created_at, id) < (SELECT created_at, id FROM workflow.runs WHERE id = $3 AND user_id = $1))
-ORDER BY created_at DESC, id DESC
-LIMIT $2
-"""  # noqa: S608
-
-_EVENTS = """
-SELECT seq, kind, data, at
-FROM workflow.run_events JOIN workflow.runs ON runs.id = run_events.run_id
-WHERE run_id = $1 AND user_id = $2 AND seq > $3
-ORDER BY seq
-"""
-
-_CLAIM = f"""
-UPDATE workflow.runs
-SET status = 'running',
-    attempt = attempt + 1,
-    losses = losses + (status = 'running')::int,
-    lease_owner = $2,
-    lease_until = clock_timestamp() + make_interval(secs => $3),
-    started_at = coalesce(started_at, clock_timestamp()),
-    last_seq = last_seq + 1
-WHERE id = $1
-  AND (status = 'queued' OR (status = 'running' AND lease_until < clock_timestamp() AND losses + 1 < $4))
-RETURNING {_COLUMNS}
-"""  # noqa: S608
-
-_RENEW = """
-UPDATE workflow.runs
-SET lease_until = clock_timestamp() + make_interval(secs => $3)
-WHERE id = $1 AND attempt = $2 AND status = 'running'
-RETURNING id
-"""
-
-_HOLD = """
-SELECT last_seq, percent FROM workflow.runs
-WHERE id = $1 AND attempt = $2 AND status = 'running'
-FOR NO KEY UPDATE
-"""
-
-_HAS_STEP = "SELECT EXISTS (SELECT FROM workflow.run_events WHERE run_id = $1 AND step = $2)"
-
-_ADVANCE = "UPDATE workflow.runs SET last_seq = $2, percent = $3, losses = 0 WHERE id = $1"
-
-_SUCCEED = """
-UPDATE workflow.runs
-SET status = 'succeeded', result = $3, lease_owner = NULL, lease_until = NULL, percent = 100,
-    finished_at = clock_timestamp(), last_seq = last_seq + 1
-WHERE id = $1 AND attempt = $2 AND status = 'running'
-RETURNING last_seq
-"""
-
-_FAIL = """
-UPDATE workflow.runs
-SET status = 'failed', error = $3, lease_owner = NULL, lease_until = NULL,
-    finished_at = clock_timestamp(), last_seq = last_seq + 1
-WHERE id = $1 AND attempt = $2 AND status = 'running'
-RETURNING last_seq
-"""
-
-_RELEASE = """
-UPDATE workflow.runs
-SET status = 'queued', lease_owner = NULL, lease_until = NULL, sent_at = '-infinity', sent_count = 0,
-    last_seq = last_seq + 1
-WHERE id = $1 AND attempt = $2 AND status = 'running'
-RETURNING last_seq
-"""
-
-_REQUEUE_LOST = """
-WITH lost AS (
-    SELECT id FROM workflow.runs
-    WHERE status = 'running' AND lease_until < clock_timestamp()
-    ORDER BY lease_until
-    LIMIT $1
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE workflow.runs
-SET status = CASE WHEN losses + 1 < $2 THEN 'queued' ELSE 'failed' END,
-    error = CASE WHEN losses + 1 < $2 THEN NULL ELSE $3::jsonb END,
-    finished_at = CASE WHEN losses + 1 < $2 THEN NULL ELSE clock_timestamp() END,
-    losses = losses + 1, lease_owner = NULL, lease_until = NULL,
-    sent_at = clock_timestamp(), sent_count = 1, last_seq = last_seq + 1
-FROM lost
-WHERE runs.id = lost.id
-RETURNING runs.id, runs.status, runs.last_seq
-"""
-
-_RESEND = """
-WITH waiting AS (
-    SELECT id FROM workflow.runs
-    WHERE status = 'queued' AND id <> ALL ($3::uuid[])
-      AND sent_at < clock_timestamp() - make_interval(secs => $2 * power(2, least(sent_count - 1, 6)))
-    ORDER BY sent_at
-    LIMIT $1
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE workflow.runs
-SET sent_at = clock_timestamp(), sent_count = sent_count + 1
-FROM waiting
-WHERE runs.id = waiting.id
-RETURNING runs.id
-"""
-
-_MARK_UNSENT = """
-UPDATE workflow.runs SET sent_at = '-infinity', sent_count = 0
-WHERE id = ANY ($1::uuid[]) AND status = 'queued'
-"""
-
-_APPEND = """
-WITH event AS (
-    INSERT INTO workflow.run_events (run_id, seq, kind, step, data)
-    VALUES ($1, $2, $3, $4, $5)
-    RETURNING run_id
-)
-SELECT pg_notify($6, run_id::text) FROM event
-"""

@@ -3,7 +3,7 @@
 from workflow_service.gateways.postgres.migrating import execute_sql_beside
 
 revision = "0005"
-down_revision = "0004"
+down_revision = "0006"
 
 
 def upgrade() -> None:

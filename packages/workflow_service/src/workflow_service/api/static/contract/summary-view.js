@@ -1,0 +1,34 @@
+// What a reader wants to know first.
+
+import { byId, element } from "../lib/dom.js";
+import { readable } from "../lib/values.js";
+import { sentenceCase } from "../lib/words.js";
+
+/** Show the summary of an analysis; what the contract does not say is told, not left out. `onPick` hears of a risk. */
+export function showSummary({ parties, effective_date: effective, term, governing_law: law, top_risks: risks }, onPick) {
+  const named = parties.map(({ name, role }) => fact(role ? sentenceCase(role) : "Party", name));
+  byId("facts").replaceChildren(
+    ...(named.length > 0 ? named : [fact("Parties", "")]),
+    fact("In force from", readable(effective)),
+    fact("Term", readable(term)),
+    fact("Governing law", law),
+  );
+  byId("top-risks").replaceChildren(...risks.map((risk) => riskItem(risk, onPick)));
+  byId("top-risks-title").textContent = risks.length > 0 ? "Look at these first" : "No risky clause was found";
+}
+
+function fact(name, value) {
+  const said = value ? element("dd", {}, value) : element("dd", { class: "hint" }, "not found");
+  return element("div", {}, element("dt", {}, name), said);
+}
+
+function riskItem(risk, onPick) {
+  const name = element("button", { type: "button", class: "link" }, sentenceCase(risk.label));
+  name.addEventListener("click", () => onPick(risk));
+  return element("li", {}, severityBadge(risk.severity), element("span", {}, name, ` ${risk.value}`));
+}
+
+/** How much a finding matters, as a word on a colour. */
+export function severityBadge(severity) {
+  return element("span", { class: "badge", "data-severity": severity }, sentenceCase(severity));
+}

@@ -1,0 +1,236 @@
+"""``doctor``: whether the service can work here, a line for each thing it needs, and what to do about it."""
+
+import asyncio
+import os
+import platform
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from importlib.metadata import version
+from pathlib import Path
+
+import asyncpg
+
+from workflow_service.cli.settings_view import read_settings
+from workflow_service.gateways.broker_checkup import answering_workers, redis_faults
+from workflow_service.gateways.postgres.connection import Connection
+from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
+from workflow_service.gateways.postgres.schema import SCHEMA, current_revision, revisions
+from workflow_service.gateways.postgres.single import single_connection
+from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database, without_password
+from workflow_service.local.errors import LocalError
+from workflow_service.ports import ServiceError
+from workflow_service.settings import Settings
+
+_OLDEST_POSTGRESQL = 140_000
+_SHORTEST_KEY = 20  # characters: fewer can be guessed
+_CLOCK_DIFFERENCE = 2.0  # seconds
+_FREE_BYTES = 1024**3
+_QUEUE_AGE = 60.0  # seconds
+_DESCRIPTORS = 1024
+_PACKAGES = ("workflow-service", "homeloop", "celery", "kombu", "fastapi", "langgraph", "asyncpg", "psycopg")
+
+
+class State(IntEnum):
+    """How a check came out; the worst is the largest."""
+
+    OK = 0
+    WARNING = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the service needs."""
+
+    subject: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+async def run_checks() -> list[Check]:
+    """Look at everything; what cannot be looked at because something before it failed is left out."""
+    checks = [_versions()]
+    try:
+        settings = read_settings()
+    except LocalError as error:
+        return [
+            *checks,
+            Check("settings", State.FAILED, str(error).splitlines()[1].strip(), str(error)),
+            *_machine(),
+        ]
+    checks += [Check("settings", State.OK, "all valid"), *_keys(settings)]
+    checks += [check async for check in _database(settings)]
+    checks += [check async for check in _broker(settings)]
+    return [*checks, *_machine()]
+
+
+def _versions() -> Check:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return Check("versions", State.OK, f"Python {platform.python_version()}, {packages}")
+
+
+def _keys(settings: Settings) -> Iterator[Check]:
+    if not settings.api_keys:
+        advice = 'set WORKFLOW_API_KEYS={"alice": "…"}; a good key: openssl rand -hex 24'
+        yield Check("API keys", State.WARNING, "nobody has one: every request is refused", advice)
+        return
+    weak = [user for user, key in settings.api_keys.items() if len(key.get_secret_value()) < _SHORTEST_KEY]
+    if weak:
+        advice = f"give {', '.join(weak)} a longer one: openssl rand -hex 24"
+        yield Check("API keys", State.WARNING, f"{len(weak)} of {len(settings.api_keys)} can be guessed", advice)
+    else:
+        yield Check("API keys", State.OK, f"{len(settings.api_keys)} users")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Check]:
+    try:
+        await check_database(settings.database_url)
+    except UnusableServerError as error:
+        found, _, advice = str(error).rpartition("; ")
+        yield Check("database", State.FAILED, found, advice)
+        return
+    connect = single_connection(settings.database_url)
+    try:
+        async with connect() as connection:
+            for look in (_server, _connections, _clock, _rights):
+                yield await look(connection, settings)
+        yield await _schema(settings)
+        yield await _queue(settings)
+    except (ServiceError, OSError, asyncpg.PostgresError) as error:
+        yield Check("database", State.FAILED, f"it went away meanwhile: {error}", "look at its log")
+
+
+async def _server(connection: Connection, settings: Settings) -> Check:
+    number = int(await connection.fetchval("SHOW server_version_num"))
+    name = await connection.fetchval("SHOW server_version")
+    found = f"PostgreSQL {name} at {without_password(settings.database_url)}"
+    if number < _OLDEST_POSTGRESQL:
+        return Check("database", State.FAILED, found, "it must be PostgreSQL 14 or newer: upgrade the server")
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        return Check("database", State.FAILED, f"{found}: a standby, which takes no writes", "name the primary")
+    return Check("database", State.OK, found)
+
+
+async def _connections(connection: Connection, settings: Settings) -> Check:
+    limit = int(await connection.fetchval("SHOW max_connections"))
+    used = int(
+        await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+    )
+    a_process = settings.database_pool_size + 1  # the API's feed has one besides
+    a_worker = settings.database_pool_size + settings.checkpoint_pool_size
+    found = (
+        f"{used} of {limit} in use; each of {settings.api_workers} API processes takes {a_process} at most, "
+        f"a worker process {a_worker}"
+    )
+    if used + settings.api_workers * a_process + a_worker > limit:
+        advice = "raise max_connections, put PgBouncer before it, or lower WORKFLOW_DATABASE_POOL_SIZE"
+        return Check("connections", State.WARNING, found, advice)
+    return Check("connections", State.OK, found)
+
+
+async def _clock(connection: Connection, _settings: Settings) -> Check:
+    asked = time.time()
+    theirs: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    took = time.time() - asked
+    ahead = datetime.now(UTC).timestamp() - took / 2 - theirs.timestamp()
+    found = f"this machine's is {abs(ahead):.3f} s {'ahead of' if ahead >= 0 else 'behind'} the database's"
+    if abs(ahead) > _CLOCK_DIFFERENCE + took:
+        return Check("clocks", State.WARNING, found, "synchronise both by NTP: expiries and logs are read by them")
+    return Check("clocks", State.OK, found)
+
+
+async def _rights(connection: Connection, _settings: Settings) -> Check:
+    role = await connection.fetchval("SELECT current_user")
+    is_superuser = await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    bypasses = await connection.fetchval("SELECT rolbypassrls FROM pg_roles WHERE rolname = current_user")
+    if await connection.fetchval("SELECT to_regnamespace($1)", SCHEMA) is None:
+        may = await connection.fetchval("SELECT has_database_privilege(current_database(), 'CREATE')")
+        lacks = f"may not make the schema {SCHEMA!r}"
+        advice = f"GRANT CREATE ON DATABASE … TO {role}, or run workflow-service migrate as a role that may"
+    else:
+        may = await connection.fetchval("SELECT has_schema_privilege($1, 'USAGE')", SCHEMA)
+        lacks, advice = f"may not use the schema {SCHEMA!r}", f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}"
+    if not may:
+        return Check("rights", State.FAILED, f"role {role} {lacks}", advice)
+    if is_superuser or bypasses:
+        found = (
+            f"role {role} is {'a superuser' if is_superuser else 'BYPASSRLS'}: no row security binds it by itself"
+        )
+        advice = "let the service connect as a role that is neither; see docs/howto/production.md"
+        return Check("rights", State.WARNING, found, advice)
+    return Check("rights", State.OK, f"role {role} may use the schema")
+
+
+async def _schema(settings: Settings) -> Check:
+    current, needed = await current_revision(single_connection(settings.database_url)), revisions()[-1]
+    if current == needed:
+        return Check("schema", State.OK, f"version {current}")
+    if current is None or current in revisions():
+        found = f"version {current or 'none'}, this release needs {needed}"
+        return Check("schema", State.FAILED, found, "run workflow-service migrate")
+    found = f"version {current} is of a newer release, this one knows up to {needed}"
+    return Check("schema", State.FAILED, found, "install the newer release here")
+
+
+async def _queue(settings: Settings) -> Check:
+    if await current_revision(single_connection(settings.database_url)) != revisions()[-1]:
+        return Check("runs", State.WARNING, "not counted: the schema is not this release's", "see the line above")
+    statistics = await PostgresRunStatistics(single_connection(settings.database_url)).count()
+    waiting, working = (statistics.unfinished.get(status, 0) for status in ("queued", "running"))
+    found = f"{waiting} queued (the oldest for {statistics.queue_age:.0f} s), {working} running"
+    if statistics.overdue or statistics.queue_age > _QUEUE_AGE:
+        advice = "start more workers, and an API, which sends lost runs again; see the workers' logs"
+        return Check("runs", State.WARNING, f"{found}, {statistics.overdue} overdue", advice)
+    return Check("runs", State.OK, found)
+
+
+async def _broker(settings: Settings) -> AsyncIterator[Check]:
+    shown = without_password(settings.broker_url)
+    try:
+        await check_broker(settings.broker_url)
+    except UnusableServerError as error:
+        found, _, advice = str(error).rpartition("; ")
+        yield Check("broker", State.FAILED, found, advice)
+        return
+    faults = await asyncio.to_thread(redis_faults, settings.broker_url)
+    if faults:
+        for found, advice in faults:
+            yield Check("broker", State.WARNING, found, advice)
+    else:
+        yield Check("broker", State.OK, shown)
+    workers = await asyncio.to_thread(answering_workers, settings.broker_url)
+    if workers:
+        yield Check("workers", State.OK, f"{len(workers)} answer: {', '.join(sorted(workers))}")
+    else:
+        yield Check("workers", State.WARNING, "none answers on this broker", "start one: workflow-service worker")
+
+
+def _machine() -> Iterator[Check]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = f"{soft} open files (up to {hard})"
+    if 0 <= soft < _DESCRIPTORS:
+        advice = f"ulimit -n {_DESCRIPTORS * 4}, or LimitNOFILE= in the unit: each client and connection is one"
+        yield Check("limits", State.WARNING, found, advice)
+    else:
+        yield Check("limits", State.OK, found)
+    yield from map(
+        _free, {Path(tempfile.gettempdir()), Path(os.environ.get("WORKFLOW_HOME") or tempfile.gettempdir())}
+    )
+
+
+def _free(folder: Path) -> Check:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Check("disk", State.WARNING, f"{folder}: {error.strerror}", "make the folder, or name another")
+    found = f"{folder}: {free / 1024**3:.1f} GiB free"
+    if free < _FREE_BYTES:
+        return Check("disk", State.WARNING, found, "make room: uploads pass through there")
+    return Check("disk", State.OK, found)

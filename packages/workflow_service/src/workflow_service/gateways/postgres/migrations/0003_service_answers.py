@@ -1,0 +1,11 @@
+"""Answers of external services."""
+
+from workflow_service.gateways.postgres.migrating import execute_sql_beside
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Run 0003_service_answers.sql."""
+    execute_sql_beside(__file__)

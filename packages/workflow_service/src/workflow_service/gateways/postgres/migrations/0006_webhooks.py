@@ -1,0 +1,11 @@
+"""Webhooks that tell of the endings of runs."""
+
+from workflow_service.gateways.postgres.migrating import execute_sql_beside
+
+revision = "0006"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Run 0006_webhooks.sql."""
+    execute_sql_beside(__file__)

@@ -1,0 +1,143 @@
+"""Perform a run's workflow in the tier that the run's options name."""
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from workflow_service.domain.run import Isolation, JsonObject, Run, RunOptions
+from workflow_service.ports import Drain, DrainedError, Performance, Report, RunContext, Workflow, WorkflowError
+
+T = TypeVar("T")
+
+_PROCESS = "\0process"  # the first report from a process of its own: not a step, but which process it is
+
+
+class RunApart(Protocol):
+    """Runs an async function in a tier."""
+
+    async def __call__(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,  # Any: the function's own
+        isolation: Isolation,
+        timeout: float | None,
+        name: str,
+        on_progress: Callable[..., Awaitable[None]] | None = None,
+    ) -> T:
+        """Return what ``fn(*args)`` returns; raises as `Performance.run` and what ``fn`` raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Fits the Perform port.
+
+    Args:
+        workflows: What can be run in this process.
+        run_apart: Runs a function in a tier.
+        report_through: Makes a callback of the running loop callable from any loop.
+        elsewhere: The function that a process of its own runs: `perform_elsewhere` with that process's workflows.
+    """
+
+    workflows: Mapping[str, Workflow]
+    run_apart: RunApart
+    report_through: Callable[[Report], Report]
+    elsewhere: Callable[..., Awaitable[JsonObject]]
+
+    def __call__(self, run: Run, report: Report) -> Performance:
+        """Prepare an attempt at ``run``. Nothing begins before it is awaited."""
+        return _Attempt(self, run, report)
+
+
+class _Attempt:
+    """Fits the Performance port."""
+
+    def __init__(self, performer: Performer, run: Run, report: Report) -> None:
+        self._performer = performer
+        self._run = run
+        self._report = report
+        self._drain = Drain()
+        self._process: int | None = None
+
+    async def run(self) -> JsonObject:
+        run, options = self._run, RunOptions.of(self._run.options)
+        try:
+            return await self._work(run, options)
+        finally:
+            self._process = None
+
+    async def _work(self, run: Run, options: RunOptions) -> JsonObject:
+        run_apart, name = self._performer.run_apart, f"run {run.id}"
+        if options.isolation is Isolation.PROCESS:
+            elsewhere = self._performer.elsewhere
+            asked = (run.id, run.user_id, run.workflow_name, dict(run.input_data))
+            hear = self._performer.report_through(self._hear)
+            return await run_apart(
+                elsewhere,
+                *asked,
+                isolation=options.isolation,
+                timeout=options.timeout,
+                name=name,
+                on_progress=hear,
+            )
+        workflow = find_workflow(run.workflow_name, self._performer.workflows)
+        report = self._performer.report_through(self._report)
+        context = RunContext(run.id, run.user_id, run.input_data, report, self._drain)
+        return await run_apart(
+            workflow.run, context, isolation=options.isolation, timeout=options.timeout, name=name
+        )
+
+    def drain(self) -> None:
+        self._drain.request()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.kill(self._process, signal.SIGKILL)
+
+    async def _hear(self, step: str, percent: int, description: str) -> None:
+        """Record a step of another process, and answer whether it is to end there."""
+        if step == _PROCESS:
+            self._process = percent
+        else:
+            await self._report(step, percent, description)
+        if self._drain.is_requested:
+            raise DrainedError("the run was asked to end here")
+
+
+async def perform_elsewhere(
+    run_id: UUID,
+    user_id: str,
+    workflow_name: str,
+    input_data: JsonObject,
+    report: Report,
+    *,
+    workflows: Mapping[str, Workflow],
+) -> JsonObject:
+    """Run a workflow in the running process, for an attempt in another one that hears what is reported.
+
+    Raises:
+        WorkflowError: There is no such workflow.
+        Exception: What the workflow raises.
+    """
+    drain = Drain()
+
+    async def tell(step: str, percent: int, description: str) -> None:
+        try:
+            await report(step, percent, description)
+        except DrainedError:  # how the other process answers; the step itself is recorded
+            drain.request()
+
+    await tell(_PROCESS, os.getpid(), "")
+    workflow = find_workflow(workflow_name, workflows)
+    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain))
+
+
+def find_workflow(name: str, workflows: Mapping[str, Workflow]) -> Workflow:
+    """Return the workflow of this name. Raises WorkflowError."""
+    workflow = workflows.get(name)
+    if workflow is None:
+        raise WorkflowError(f"this worker has no workflow {name!r}; is it older than the API?")
+    return workflow

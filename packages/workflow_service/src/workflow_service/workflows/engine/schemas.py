@@ -1,0 +1,171 @@
+"""JSON Schemas: the one of definitions, and the checks of values by those that definitions have."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, ValidationError
+
+from workflow_service.domain.run import JsonObject
+from workflow_service.workflows.engine.problems import Problem, did_you_mean
+from workflow_service.workflows.engine.source import Json, Path, Source
+
+_FORMATS = FormatChecker(["date", "email", "uuid"])
+_NOUNS = {
+    "object": "an object (keys and values)",
+    "array": "a list",
+    "string": "a text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+@_FORMATS.checks("document-id", raises=ValueError)
+def _is_document_id(value: object) -> bool:
+    if isinstance(value, str):
+        UUID(value)
+    return True
+
+
+def definition_schema() -> JsonObject:
+    """Return the JSON Schema of definitions, as it is published."""
+    schema: JsonObject = json.loads(
+        (files("workflow_service") / "workflows" / "engine" / "definition.schema.json").read_text("utf-8")
+    )
+    return schema
+
+
+def structure_problems(source: Source) -> Iterator[Problem]:
+    """Yield what in a file does not fit the schema of definitions."""
+    for error in _definition_validator().iter_errors(source.value):
+        path = tuple(error.absolute_path)
+        if error.validator == "additionalProperties":
+            known, unknown = _keys(error)
+            for key in unknown:
+                message = f"unknown key {key!r}{did_you_mean(key, known)}"
+                yield source.problem((*path, key), message, at_key=True)
+        elif "propertyNames" in error.absolute_schema_path:
+            key = error.instance
+            yield source.problem((*path, key), _told(error, f"the name {key!r}"), at_key=True)
+        else:
+            # What is absent has no place: its parent's key has.
+            yield source.problem(path, _told(error, _called(path)), at_key=error.validator == "required")
+
+
+def input_faults(schema: JsonObject, value: Json) -> list[str]:
+    """Return what in ``value`` does not fit ``schema``, each with the place in it; empty if all fits."""
+    validator = Draft202012Validator(schema, format_checker=_FORMATS)
+    return sorted(_input_fault(error) for error in validator.iter_errors(value))
+
+
+def with_defaults(schema: JsonObject, value: Json) -> Json:
+    """Return ``value`` with the schema's defaults where it has nothing."""
+    if isinstance(value, Mapping):
+        properties = schema.get("properties", {})
+        filled = {name: each["default"] for name, each in properties.items() if "default" in each} | dict(value)
+        return {
+            name: with_defaults(properties[name], item) if name in properties else item
+            for name, item in filled.items()
+        }
+    if isinstance(value, list) and "items" in schema:
+        return [with_defaults(schema["items"], item) for item in value]
+    return value
+
+
+def schema_fault(schema: Json) -> tuple[Path, str] | None:
+    """Return where and why a value is no JSON Schema; None if it is one."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return tuple(error.absolute_path), f"this is no JSON Schema: {_told(error, _called(error.absolute_path))}"
+    return None
+
+
+@cache
+def _definition_validator() -> Draft202012Validator:
+    return Draft202012Validator(definition_schema())
+
+
+def _input_fault(error: ValidationError) -> str:
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known, unknown = _keys(error)
+        return "; ".join(f"input{place} has no {key!r}{did_you_mean(key, known)}" for key in unknown)
+    return _told(error, f"input{place}")
+
+
+def _keys(error: ValidationError) -> tuple[Collection[str], list[str]]:
+    """Return the keys that an object may have, and those that it has beside them."""
+    schema: Any = error.schema  # Any: jsonschema also has errors without a schema, but none of this kind
+    instance: Any = error.instance
+    known = schema.get("properties", {})
+    return known, sorted(set(instance) - set(known))
+
+
+def _told(error: ValidationError | SchemaError, what: str) -> str:
+    """Say in our words what a validation error means, for the kinds that people meet."""
+    rule: Any = error.validator_value  # Any: the value of a keyword of JSON Schema
+    instance: Any = error.instance
+    schema: Any = error.schema
+    match error.validator:
+        case "required":
+            missing = ", ".join(repr(key) for key in rule if key not in instance)
+            return f"{what} lacks {missing}"
+        case "type":
+            allowed = " or ".join(_NOUNS[each] for each in _listed(rule))
+            return f"{what} must be {allowed}, is {_noun(instance)}"
+        case "enum":
+            shown = ", ".join(json.dumps(each, ensure_ascii=False) for each in rule)
+            text = instance if isinstance(instance, str) else ""
+            near = did_you_mean(text, [each for each in rule if isinstance(each, str)]) if text else ""
+            return f"{what} must be one of {shown}" + near * near.startswith("; did")
+        case "const":
+            return f"{what} must be {json.dumps(rule)}"
+        case "pattern":
+            return f"{what} {schema.get('$comment', f'must match {rule}')}"
+        case "format":
+            return f"{what} must be {_FORMAT_NOUNS.get(rule, f'a {rule}')}, is {str(instance)[:60]!r}"
+        case "minLength" | "minItems" | "minProperties" if rule == 1:
+            return f"{what} must not be empty"
+    shown = str(error.message)
+    return f"{what}: {shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + '…'}"
+
+
+_SHOWN = 200  # characters of a message that may quote the whole value
+_FORMAT_NOUNS = {
+    "date": "a date such as 2026-11-30",
+    "email": "an e-mail address",
+    "uuid": "a UUID",
+    "document-id": "the id of an uploaded document",
+}
+
+
+def _called(path: Iterable[str | int]) -> str:
+    names = [f"[{part}]" if isinstance(part, int) else part for part in path]
+    return ".".join(names).replace(".[", "[") or "the definition"
+
+
+def _listed(types: str | list[str]) -> list[str]:
+    return [types] if isinstance(types, str) else types
+
+
+def _noun(value: Json) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return json.dumps(value)
+        case str():
+            return f"the text {value[:40]!r}"
+        case int() | float():
+            return f"the number {value}"
+        case list():
+            return "a list"
+        case _:
+            return "an object"

@@ -1,0 +1,95 @@
+"""``migrate``, ``doctor`` and ``--show-settings``: what they print, and how they exit."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+KEY = "0123456789abcdef01234567"
+DIRTY = {"WORKFLOW_API_KEYS": json.dumps({"alice": KEY}), "BROKER_URL": "redis://:pa55word@127.0.0.1:1/0"}
+
+
+def test_show_settings_lists_all_and_no_secret(command_line: Run, tmp_path: Path) -> None:
+    """Each variable with its value, where that comes from and its default; those of a file, too."""
+    file = tmp_path / "service.env"
+    file.write_text("DATABASE_URL=postgresql://u:pa55word@h/d\nWORKFLOW_RUN_LEASE=7\nWORKFLOW_API_PORT=1\n")
+    shown = command_line("--env-file", str(file), "--show-settings", WORKFLOW_API_PORT="8000", **DIRTY)
+    assert shown.wait() == 0, shown.text
+    lines = shown.text.splitlines()
+    assert "DATABASE_URL = postgresql://u:***@h/d  (environment; default: required)" in lines
+    assert "WORKFLOW_RUN_LEASE = 7.0  (environment; default: 10.0)" in lines
+    assert "WORKFLOW_API_PORT = 8000  (environment; default: 8321)" in lines, "the environment goes first"
+    assert 'WORKFLOW_API_KEYS = {"alice": "***"}  (environment; default: {})' in lines
+    assert "WORKFLOW_WORKER_POOL = threads  (default)" in lines
+    assert KEY not in shown.text
+    assert "pa55word" not in shown.text
+    assert "" not in [line.strip() for line in lines], "each has a meaning"
+
+
+def test_settings_that_make_no_sense_are_named(command_line: Run) -> None:
+    """A line for each fault, by its variable, without its value."""
+    shown = command_line("--show-settings", WORKFLOW_RUN_LEASE="pa55word", BROKER_URL="redis://h")
+    assert shown.wait() == 1
+    assert "DATABASE_URL: Field required" in shown.text
+    assert "WORKFLOW_RUN_LEASE: Input should be a valid number" in shown.text
+    assert "pa55word" not in shown.text
+
+
+@pytest.mark.needs("postgres")
+def test_migrate_checks_prints_and_does(command_line: Run, empty_database: str) -> None:
+    """--check and --sql change nothing; the exit code of --check tells."""
+    check = command_line("migrate", "--check", DATABASE_URL=empty_database)
+    assert check.wait() == 1
+    assert "The schema is not there" in check.text
+    sql = command_line("migrate", "--sql", DATABASE_URL=empty_database)
+    assert sql.wait() == 0
+    assert "CREATE TABLE workflow.runs" in sql.text
+    done = command_line("migrate", DATABASE_URL=empty_database)
+    assert done.wait() == 0
+    assert "Applied 0001" in done.text
+    again = command_line("migrate", "--check", DATABASE_URL=empty_database)
+    assert again.wait() == 0
+    assert "up to date" in again.text
+
+
+def test_migrate_says_what_it_lacks(command_line: Run) -> None:
+    """No address, and nobody behind it."""
+    without = command_line("migrate")
+    assert without.wait() == 1
+    assert "DATABASE_URL is not set" in without.text
+    away = command_line("migrate", DATABASE_URL="postgresql://u:pa55word@127.0.0.1:1/d")
+    assert away.wait() == 1
+    assert "check DATABASE_URL" in away.text
+    assert "pa55word" not in away.text
+
+
+@pytest.mark.needs("postgres", "redis")
+def test_doctor_says_what_is_missing(command_line: Run, empty_database: str, redis_url: str) -> None:
+    """Each check is a line; what fails says what to do, and the exit code is 1 then."""
+    keys = {"WORKFLOW_API_KEYS": json.dumps({"alice": KEY, "bob": "short"})}
+    sick = command_line("doctor", "--json", DATABASE_URL=empty_database, BROKER_URL=redis_url, **keys)
+    assert sick.wait() == 1
+    checks = {check["subject"]: check for check in json.loads(sick.text)}
+    assert checks["schema"]["state"] == 2
+    assert checks["schema"]["advice"] == "run workflow-service migrate"
+    assert checks["API keys"]["found"] == "1 of 2 can be guessed"
+    assert checks["workers"]["found"] == "none answers on this broker"
+    assert {checks[subject]["state"] for subject in ("versions", "database", "clocks", "broker")} == {0}
+    assert command_line("migrate", DATABASE_URL=empty_database).wait() == 0
+    well = command_line("doctor", DATABASE_URL=empty_database, BROKER_URL=redis_url, **keys)
+    assert well.wait() == 0, well.text
+    assert "ok    schema" in well.text
+
+
+def test_doctor_without_servers(command_line: Run) -> None:
+    """Servers that are away are told each, without their passwords."""
+    found = command_line("doctor", DATABASE_URL="postgresql://u:pa55word@127.0.0.1:1/d", **DIRTY)
+    assert found.wait() == 1
+    assert "FAIL  database" in found.text
+    assert "FAIL  broker" in found.text
+    assert "pa55word" not in found.text
+    unset = command_line("doctor")
+    assert unset.wait() == 1
+    assert "FAIL  settings" in unset.text

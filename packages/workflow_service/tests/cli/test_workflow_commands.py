@@ -1,0 +1,128 @@
+"""The commands for those who write workflow definitions."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+
+from workflow_service.cli.commands import main
+
+GOOD = """\
+name: good
+description: Good.
+input: {type: object, properties: {city: {type: string}}, required: [city]}
+steps:
+  weather: {type: external_service, service: s, operation: o, params: {q: "${{ input.city }}"}}
+  words: {type: transform, value: "It is ${{ steps.weather.data.temp }} degrees in ${{ input.city }}"}
+  more: {type: transform, when: "${{ steps.words.data }}", value: 1}
+output: {said: "${{ steps.words.data }}"}
+"""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """A folder with one definition."""
+    (tmp_path / "good.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["workflow", *map(str, arguments)])
+
+
+def test_a_right_definition_is_called_right(good: Path) -> None:
+    """In a file, and in a folder."""
+    for path in (good / "good.yaml", good):
+        result = run("validate", path)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout == f"{good / 'good.yaml'}: good is right, with 3 steps\n"
+
+
+def test_faults_are_told_a_line_each_and_the_exit_code_is_1(good: Path) -> None:
+    """As compilers do, so that editors and CI can go there."""
+    wrong = good / "wrong.yaml"
+    wrong.write_text(GOOD.replace("input.city", "input.cty", 1).replace("good", "wrong"))
+    result = run("validate", good)
+    assert result.exit_code == 1
+    assert "good is right" in result.stdout
+    assert result.stderr == (f"{wrong}:5:80: input has no 'cty'; did you mean 'city'?, in 'input.cty'\n")
+
+
+def test_a_folder_without_definitions_is_no_success(tmp_path: Path) -> None:
+    """A wrong folder would otherwise pass for a right one."""
+    result = run("validate", tmp_path)
+    assert result.exit_code == 1
+    assert "no definition is in here: no file ends with .yaml, .yml, .json" in result.stderr
+
+
+def test_the_schema_is_printed() -> None:
+    """As JSON, and it is a schema."""
+    result = run("schema")
+    assert result.exit_code == 0
+    Draft202012Validator.check_schema(json.loads(result.stdout))
+
+
+def test_a_dry_run_shows_order_and_what_is_given(good: Path) -> None:
+    """What is not known stands as it is."""
+    result = run("dry-run", good / "good.yaml", "--input", '{"city": "Berlin"}')
+    assert result.exit_code == 0, result.stderr
+    assert (
+        result.stdout
+        == """\
+3 steps; those of one number can work side by side
+
+1. weather: external_service s o
+   given: {"q": "Berlin"}
+
+2. words: transform, after weather
+   given: "It is ${{ steps.weather.data.temp }} degrees in Berlin"
+
+3. more: transform, after words
+   if its condition holds, which is not known yet
+   given: 1
+   gives: 1
+
+output: {"said": "${{ steps.words.data }}"}
+"""
+    )
+
+
+def test_a_dry_run_goes_on_with_what_it_is_told(good: Path, tmp_path: Path) -> None:
+    """Data of steps, input from a file, and JSON for programs."""
+    (tmp_path / "input.json").write_text('{"city": "Rome"}')
+    result = run(
+        *("dry-run", good / "good.yaml", "--input", f"@{tmp_path}/input.json"),
+        *("--given", 'weather={"temp": 21}', "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    planned = json.loads(result.stdout)
+    assert planned["output"] == {"said": "It is 21 degrees in Rome"}
+    assert [step["wave"] for step in planned["steps"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 1, "error: input lacks 'city'"),
+        (["--input", "[]"], 1, "error: input must be an object (keys and values), is a list"),
+        (["--input", "{"], 2, "this is no JSON"),
+        (["--input", "@gone.json"], 2, "gone.json cannot be read"),
+        (["--input", '{"city": "x"}', "--given", "weather"], 2, "must be STEP=JSON"),
+        (["--input", '{"city": "x"}', "--given", "wether=1"], 1, "there is no step 'wether'; did you mean"),
+    ],
+)
+def test_a_dry_run_that_cannot_be_says_why(good: Path, arguments: list[str], code: int, told: str) -> None:
+    """In a line; the exit code tells input from usage."""
+    result = run("dry-run", good / "good.yaml", *arguments)
+    assert result.exit_code == code
+    assert told in result.stderr
+
+
+def test_a_dry_run_of_a_wrong_definition_tells_its_faults(tmp_path: Path) -> None:
+    """As validate does."""
+    (tmp_path / "x.yaml").write_text("name: x\n")
+    result = run("dry-run", tmp_path / "x.yaml")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{tmp_path}/x.yaml:1:1: the definition lacks")
