@@ -1,6 +1,7 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
@@ -37,6 +38,7 @@ from workflow_service.gateways.postgres.service_answers import PostgresAnswerCac
 from workflow_service.gateways.postgres.usage import PostgresUsageStore
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.ports import (
+    InvalidSettingError,
     LanguageModel,
     ProcessLostError,
     Report,
@@ -265,7 +267,7 @@ def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) ->
 
 
 def model_choice(settings: Settings) -> ModelChoice | None:
-    """Return which language model is configured and how it is asked; None without one."""
+    """Return which language model is configured; None without one. Raises InvalidSettingError."""
     if settings.model is None:
         return None
     prices = None
@@ -275,7 +277,7 @@ def model_choice(settings: Settings) -> ModelChoice | None:
         settings.model,
         key=settings.model_key.get_secret_value() if settings.model_key else None,
         base_url=settings.model_base_url,
-        temperature=settings.model_temperature,
+        temperature=None if settings.model_temperature == "provider" else settings.model_temperature,
         max_tokens=settings.model_max_tokens,
         timeout=settings.model_timeout,
         attempts=settings.model_attempts,
@@ -283,8 +285,18 @@ def model_choice(settings: Settings) -> ModelChoice | None:
         requests_per_minute=settings.model_requests_per_minute,
         prices=prices,
         method=settings.model_structured_output,
-        options=settings.model_options,
+        options=_model_options(settings),
     )
+
+
+def _model_options(settings: Settings) -> JsonObject:
+    try:
+        options = json.loads(settings.model_options.get_secret_value())
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise InvalidSettingError("WORKFLOW_MODEL_OPTIONS is no JSON object")
+    return options
 
 
 def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:

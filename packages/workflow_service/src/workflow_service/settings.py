@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -226,8 +226,8 @@ class Settings(OperationsSettings, ExternalSettings):
     model_base_url: str | None = None
     """Where the provider answers, if not at its usual address: ``http://127.0.0.1:8089/v1``."""
 
-    model_temperature: Annotated[float | None, Field(ge=0, le=2)] = 0.0
-    """None (``null``) leaves it to the provider: some models refuse to be told."""
+    model_temperature: Annotated[float, Field(ge=0, le=2)] | Literal["provider"] = 0.0
+    """``provider`` leaves it to the provider: some models refuse to be told."""
 
     model_max_tokens: Annotated[int, Field(ge=1)] = 4096
     """Tokens an answer may have."""
@@ -251,8 +251,8 @@ class Settings(OperationsSettings, ExternalSettings):
     model_structured_output: Literal["json_schema", "function_calling", "json_mode"] | None = None
     """How the model is made to answer in a schema; None: the best way that the provider takes."""
 
-    model_options: Annotated[dict[str, Any], Field(default_factory=dict, repr=False)]
-    """What else the provider's LangChain class takes, as JSON; it wins over the rest."""
+    model_options: SecretStr = SecretStr("{}")
+    """What else the provider's LangChain class takes, as a JSON object. It wins over the rest; it may hold keys."""
 
     analysis_with_model: bool = False
     """Whether contract analyses ask the language model when their input does not say so."""
