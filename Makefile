@@ -9,9 +9,9 @@ CELERIES = celery-5.5 celery-5.6 celery-5.7
 CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
-.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures docs-errors docs-rules check-precision \
+.PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules docs-workflows check-precision \
 	eval celery-pools celery-suite celery-versions $(CELERIES) \
-	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing soak-celery soak-runtime clean
+	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing bench-service soak soak-celery soak-runtime clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,9 @@ bench-celery: $(STAMP)  ## How many tasks a second a worker does, on Celery's po
 bench-celery-memory: $(STAMP)  ## What a sleeping task weighs, on the asyncio pool, gevent and threads
 	$(BIN)/python bench/celery_memory.py
 
+fault-matrix: $(STAMP)  ## kill -9 of each part of the service in the middle of 200 runs; writes docs/reference/fault-matrix.md
+	$(BIN)/python packages/workflow_service/tests/faults/fault_matrix.py --write docs/reference/fault-matrix.md
+
 failures: $(STAMP)  ## Failing scripts under homeloop doctor: ours into docs/reference/diagnosis-corpus.md, or FAILURES=folder
 	$(BIN)/python packages/homeloop/tests/diagnosis/failures.py $(if $(FAILURES),$(FAILURES),--write docs/reference/diagnosis-corpus.md)
 
@@ -97,6 +100,9 @@ docs-errors: $(STAMP)  ## The pages of docs/errors, with what the code prints
 
 docs-rules: $(STAMP)  ## The pages of docs/rules, with what the code prints
 	$(BIN)/python packages/homeloop/tests/check/pages.py
+
+docs-workflows: $(STAMP)  ## docs/reference/workflow-definition.md, with the keys of the schema
+	$(BIN)/python packages/workflow_service/tests/engine/test_definition_docs.py
 
 check-precision: $(STAMP)  ## homeloop check on large installed packages; writes docs/reference/check-precision.md
 	$(BIN)/python packages/homeloop/tests/check/precision.py --write docs/reference/check-precision.md
@@ -143,6 +149,12 @@ soak-celery: $(STAMP)  ## Workers at load for SOAK_SECONDS (600) for each of SOA
 
 soak-runtime: $(STAMP)  ## Random steps on the runtime for SOAK_SECONDS (600), from SEED (random)
 	$(BIN)/python -W error packages/homeloop/tests/runtime/any_order --seconds $(or $(SOAK_SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+soak: $(STAMP)  ## The service used for SOAK_SECONDS (600), its parts restarted meanwhile; writes docs/reference/soak.md
+	$(BIN)/python packages/workflow_service/tests/soak --seconds $(or $(SOAK_SECONDS),600) --write docs/reference
+
+bench-service: $(STAMP)  ## Runs a second and how long one takes, beside Aegra and a bare FastAPI with Celery
+	$(BIN)/python bench/service.py
 
 clean:  ## Remove the virtual environment and what tools left
 	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache packages/workflow_service/evaluation/.cache .pytest_cache .hypothesis htmlcov .coverage*

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,13 @@ class Installation:
         response.raise_for_status()
         return str(response.json()["document_id"])
 
-    def execute(self, document_id: str) -> str:
+    def execute(self, document_id: str, options: Mapping[str, Any] | None = None) -> str:
         """Start its analysis and return the run id."""
-        body = {"workflow_name": "contract_analysis", "input_data": {"document_id": document_id}}
+        body = {
+            "workflow_name": "contract_analysis",
+            "input_data": {"document_id": document_id},
+            "options": dict(options or {}),
+        }
         response = self.api.post("/api/v1/workflows/execute", json=body)
         response.raise_for_status()
         return str(response.json()["run_id"])

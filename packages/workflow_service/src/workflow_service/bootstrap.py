@@ -131,7 +131,9 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    workflows = _worker_workflows(settings, connect)
+    resources = _resources(settings, connect)
+    set_current_resources(resources)  # for code that opens services by itself
+    workflows = _workflows(settings, connect, RegisteredServices(service_registry, resources))
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
         runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
@@ -152,12 +154,6 @@ def workflow_engine(settings: Settings) -> WorkflowEngine:
     The database's schema must be up to date: the API sees to it, or ``workflow-service migrate``.
     """
     return WorkflowEngine(worker_services(settings).workflows, run)
-
-
-def _worker_workflows(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
-    resources = _resources(settings, connect)
-    set_current_resources(resources)  # for code that opens services by itself
-    return _workflows(settings, connect, RegisteredServices(service_registry, resources))
 
 
 class _CancelFeed:
@@ -187,6 +183,8 @@ async def _run_apart(
             fn, *args, isolation=Tier(isolation), timeout=timeout, context_id=name, on_progress=on_progress
         )
     except CallTimeoutError as error:
+        if timeout is None:  # of something that the workflow itself has called
+            raise
         raise RunTimeoutError(
             f"the run took longer than its timeout of {timeout:g} s; allow more, or resume it where it stands"
         ) from error
@@ -197,18 +195,19 @@ async def _run_apart(
 
 
 @cache
-def _workflows_here() -> Mapping[str, Workflow]:
-    """The workflows of a process that works for a worker: built anew there, from the same environment."""
-    settings = Settings.from_environment()
-    return _worker_workflows(settings, _connect(settings))
+def _services_elsewhere() -> WorkerServices:
+    """The services of a process that works for a worker: built anew there, from the same environment."""
+    return worker_services(Settings.from_environment())
 
 
 async def _run_elsewhere(
     run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
 ) -> JsonObject:
     """Run a workflow in a process of its own."""
-    workflows = _workflows_here()
-    return await perform_elsewhere(run_id, user_id, workflow_name, input_data, report, workflows=workflows)
+    services = _services_elsewhere()
+    return await perform_elsewhere(
+        run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
+    )
 
 
 def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:

@@ -103,6 +103,9 @@ class RunStore(Protocol):
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor).
 
         Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
+
+        Raises:
+            InvalidInputError: The user has no run ``before``: it may have been deleted.
         """
         ...
 
@@ -524,7 +527,22 @@ class ServiceError(Exception):
 
 
 class InvalidInputError(ServiceError):
-    """The request names an unknown workflow or carries input the workflow cannot take."""
+    """
+    The request names an unknown workflow or carries input the workflow cannot take.
+
+    Attributes:
+        faults: What is wrong where, for who shows it beside a field: ``(place, message)``, where a place is a path
+            from the request, such as ``"input_data.people[0].name"``. The error's text says the same in full.
+    """
+
+    def __init__(self, message: str, faults: Sequence[tuple[str, str]] = ()) -> None:
+        """Say what is wrong, and where."""
+        super().__init__(message, tuple(faults))
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
 
 
 class IdempotencyConflictError(ServiceError):

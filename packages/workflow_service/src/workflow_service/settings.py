@@ -1,11 +1,12 @@
 """Settings, read from the environment. Nothing else in the service reads it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 JwtAlgorithm: TypeAlias = Literal[
@@ -78,10 +79,26 @@ class OperationsSettings(BaseSettings):
     """How often each process assesses its event loops."""
 
 
+def _check_address(url: str) -> str:
+    """Refuse an address that libraries would quote when they cannot read it, with a part of its password."""
+    for one in url.split(";"):
+        place = re.split(r"[/?#]", one.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+        for host in place.split(","):
+            port = host.rpartition("]")[2].partition(":")[2]
+            if port and not (port.isascii() and port.isdecimal() and int(port) < 65536):
+                raise ValueError(
+                    "the port is no number up to 65535, or the password has signs that must be percent-encoded"
+                )
+    return url
+
+
+Address: TypeAlias = Annotated[str, AfterValidator(_check_address)]
+
+
 class ServiceSettings(BaseModel):
     """What is set for one external service: ``WORKFLOW_SERVICES__<NAME>__API_KEY``… Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     api_key: SecretStr | None = None
 
@@ -120,6 +137,7 @@ class ExternalSettings(BaseSettings):
     """What is set for external services; all of it has a default."""
 
     model_config = SettingsConfigDict(
+        hide_input_in_errors=True,
         env_prefix="WORKFLOW_",
         env_nested_delimiter="__",
         populate_by_name=True,
@@ -160,10 +178,10 @@ class ExternalSettings(BaseSettings):
 class Settings(OperationsSettings, ExternalSettings):
     """Where the servers are and how much is allowed. Times are in seconds."""
 
-    database_url: Annotated[str, Field(alias="DATABASE_URL")]
+    database_url: Annotated[Address, Field(alias="DATABASE_URL")]
     """PostgreSQL, as libpq and asyncpg both read it: ``postgresql://user:password@host:port/name``."""
 
-    broker_url: Annotated[str, Field(alias="BROKER_URL")]
+    broker_url: Annotated[Address, Field(alias="BROKER_URL")]
     """Redis, RabbitMQ, or ``safefs://<folder>``: the file broker that ``workflow-service up`` uses by default."""
 
     api_keys: Annotated[dict[str, SecretStr], Field(default_factory=dict)]
@@ -252,7 +270,7 @@ class Settings(OperationsSettings, ExternalSettings):
     """How the model is made to answer in a schema; None: the best way that the provider takes."""
 
     model_options: SecretStr = SecretStr("{}")
-    """What else the provider's LangChain class takes, as a JSON object. It wins over the rest; it may hold keys."""
+    """What else the provider's LangChain class takes, as a JSON object. It wins over the rest, may hold keys."""
 
     analysis_with_model: bool = False
     """Whether contract analyses ask the language model when their input does not say so."""

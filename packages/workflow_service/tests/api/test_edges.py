@@ -113,10 +113,13 @@ class FailingStore:
     def __init__(self, error):
         self._error = error
 
-    async def list_recent(self, *_args, **_options):
+    async def list_recent(self, *_args, **_filters):
         raise self._error
 
     async def requeue_lost(self, _limit):
+        return []
+
+    async def take_forgettable(self, _limit):
         return []
 
 

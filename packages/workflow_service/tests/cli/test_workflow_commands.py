@@ -14,7 +14,7 @@ name: good
 description: Good.
 input: {type: object, properties: {city: {type: string}}, required: [city]}
 steps:
-  weather: {type: external_service, service: s, operation: o, params: {q: "${{ input.city }}"}}
+  weather: {type: external_service, service: weatherapi, operation: current, params: {q: "${{ input.city }}"}}
   words: {type: transform, value: "It is ${{ steps.weather.data.temp }} degrees in ${{ input.city }}"}
   more: {type: transform, when: "${{ steps.words.data }}", value: 1}
 output: {said: "${{ steps.words.data }}"}
@@ -47,7 +47,16 @@ def test_faults_are_told_a_line_each_and_the_exit_code_is_1(good: Path) -> None:
     result = run("validate", good)
     assert result.exit_code == 1
     assert "good is right" in result.stdout
-    assert result.stderr == (f"{wrong}:5:80: input has no 'cty'; did you mean 'city'?, in 'input.cty'\n")
+    assert result.stderr == (f"{wrong}:5:95: input has no 'cty'; did you mean 'city'?, in 'input.cty'\n")
+
+
+def test_what_services_do_not_have_is_told(good: Path) -> None:
+    """By the services that are installed here, with or without keys."""
+    wrong = good / "wrong.yaml"
+    wrong.write_text(GOOD.replace("operation: current", "operation: curent"))
+    result = run("validate", wrong)
+    assert result.exit_code == 1
+    assert result.stderr == (f"{wrong}:5:69: weatherapi has no operation 'curent'; did you mean 'current'?\n")
 
 
 def test_a_folder_without_definitions_is_no_success(tmp_path: Path) -> None:
@@ -73,7 +82,7 @@ def test_a_dry_run_shows_order_and_what_is_given(good: Path) -> None:
         == """\
 3 steps; those of one number can work side by side
 
-1. weather: external_service s o
+1. weather: external_service weatherapi current
    given: {"q": "Berlin"}
 
 2. words: transform, after weather

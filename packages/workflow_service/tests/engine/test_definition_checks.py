@@ -163,22 +163,38 @@ def fingerprints(text: str) -> dict[str, str]:
     return {step.name: step.fingerprint for step in read_definition(text, "x.yaml").steps.values()}
 
 
-def test_fingerprints_tell_what_a_change_touches() -> None:
-    """A changed step, and all that need it, are other steps; what does not change a result changes nothing."""
+@pytest.mark.parametrize(
+    ("before", "after", "touched"),
+    [
+        ("value: 1", "value: 2", ["a", "b"]),
+        ("{x: 1}", "{x: 2}", []),
+        ("timeout: 5", "timeout: 6", []),
+        ("needs: [c]", "needs: [c, a]", ["d"]),
+        ("seven: 7", "seven: 8", ["e"]),
+        ("default: 3", "default: 4", ["f"]),
+        ("operation: o", "operation: p", ["c", "d"]),
+    ],
+)
+def test_fingerprints_tell_what_a_change_touches(before: str, after: str, touched: list[str]) -> None:
+    """Steps that do something else, and all that need them; what does not change a result touches nothing."""
     text = (
         HEAD
         + """\
+input: {type: object, properties: {n: {type: integer, default: 3}, m: {type: integer}}}
+constants: {seven: 7, eight: 8}
 steps:
   a: {type: transform, value: 1}
   b: {type: transform, value: "${{ steps.a.data }}"}
   c: {type: external_service, service: s, operation: o, timeout: 5}
+  d: {type: transform, value: "${{ input.m }}", needs: [c]}
+  e: {type: transform, value: "${{ constants.seven }}"}
+  f: {type: transform, value: "${{ input.n }}"}
 output: {x: 1}
 """
     )
-    before = fingerprints(text)
-    changed = fingerprints(text.replace("value: 1", "value: 2"))
-    assert [name for name in before if before[name] != changed[name]] == ["a", "b"]
-    assert fingerprints(text.replace("timeout: 5", "timeout: 6").replace("x: 1", "x: 2")) == before
+    assert before in text
+    first, second = fingerprints(text), fingerprints(text.replace(before, after))
+    assert [name for name in sorted(first) if first[name] != second[name]] == touched
 
 
 def test_the_published_schema_is_a_schema_and_says_what_the_reference_says() -> None:

@@ -92,6 +92,8 @@ def test_wrong_expressions_are_refused(text: str, reason: str) -> None:
         ("${{ require(input.none, 'there is no city') }}", "there is no city"),
         ("${{ " + "|".join(["[@,@]"] * 30) + " }}", "too large: at most 100,000 values"),
         ("x${{ " + "|".join(["[@,@]"] * 30) + " }}", "too large"),
+        ("${{ " + "|".join(["[@]"] * 250) + " }}", "nested deeper than 200 levels"),
+        ("${{ to_number('nan') }}", "holds nan, which is no JSON number"),
     ],
 )
 def test_what_cannot_be_worked_out_is_an_error(text: str, reason: str) -> None:

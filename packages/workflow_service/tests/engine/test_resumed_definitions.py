@@ -1,7 +1,10 @@
 """A definition's second lives, on a real PostgreSQL: what is kept is not done again, all else is."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -111,6 +114,32 @@ def test_a_changed_definition_does_what_the_change_touches(bench: Any, run: Run,
         assert bench.services.asked().count("s.a") == 1
 
     run(main)
+
+
+KILLED = """\
+name: tried
+description: Tried.
+steps:
+  a: {type: external_service, service: s, operation: a}
+  b: {type: external_service, service: s, operation: b}
+  c: {type: external_service, service: s, operation: hang, needs: [a, b]}
+output: {all: "${{ [steps.a.data, steps.b.data, steps.c.data] }}"}
+"""
+
+
+def test_a_run_goes_on_after_kill_9(bench: Any, run: Run, empty_database: str, tmp_path: Path) -> None:
+    """In the middle of a step: that one is asked again, those before it are not."""
+    run_id, file = uuid4(), tmp_path / "killed.yaml"
+    file.write_text(KILLED)
+    program = Path(__file__).parent / "programs" / "stop_midway.py"
+    command = [sys.executable, str(program), empty_database, str(run_id), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "hanging\n"
+        worker.kill()
+    bench.services.says("s.hang", "asked again")
+    assert run(lambda: bench.run(KILLED, run_id=run_id)) == {"all": ["a", "b", "asked again"]}
+    assert bench.services.asked() == ["s.hang"]
 
 
 async def kept(url: str) -> list[Any]:

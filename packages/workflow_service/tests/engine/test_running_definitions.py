@@ -363,6 +363,13 @@ def test_an_answer_that_is_no_json_is_a_failure(bench: Any, run: Run, data: obje
         run(lambda: bench.run("steps:\n  a: {type: external_service, service: s, operation: o}\n"))
 
 
+def test_what_no_database_keeps_is_replaced(bench: Any, run: Run) -> None:
+    """NUL and halves of characters, which JSON can say; whole characters stay."""
+    bench.services.says("s.o", {"a\0": ["x\0y", "\ud83d", "\U0001f600"]})
+    text = "steps:\n  a: {type: external_service, service: s, operation: o}\noutput: ${{ steps.a.data }}\n"
+    assert run(lambda: bench.run(text)) == {"a\ufffd": ["x\ufffdy", "\ufffd", "\U0001f600"]}
+
+
 def test_an_output_that_cannot_be_made_says_so(bench: Any, run: Run) -> None:
     """It must be an object, and its expressions must work out."""
     text = "steps:\n  a: {type: transform, value: 1}\noutput: ${{ steps.a.data }}\n"

@@ -18,11 +18,19 @@ T = TypeVar("T")
 BOUND = 30.0  # seconds for a scenario
 
 
-@pytest.fixture
-def providers() -> Iterator[ProviderServer]:
-    """The server in the providers' formats; afterwards it has stopped."""
+@pytest.fixture(scope="session")
+def _running_providers() -> Iterator[ProviderServer]:
     with ProviderServer() as server:
         yield server
+
+
+@pytest.fixture
+def providers(_running_providers: ProviderServer) -> Iterator[ProviderServer]:
+    """The server in the providers' formats, with nothing to do but answer."""
+    script = _running_providers.script
+    script.reset()
+    yield _running_providers
+    script.reset()
 
 
 @pytest.fixture

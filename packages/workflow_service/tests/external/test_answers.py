@@ -9,11 +9,19 @@ from typing import Any
 import asyncpg
 import pytest
 
-from workflow_service.external import ExternalServiceResponse, GooglePlaces, ServiceResources, WeatherApi
+import homeloop
+from workflow_service.bootstrap import worker_services
+from workflow_service.external import (
+    ExternalServiceResponse,
+    GooglePlaces,
+    ServiceResources,
+    WeatherApi,
+    service_registry,
+)
 from workflow_service.external.answers import Answers, Question
 from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
 from workflow_service.ports import KeptAnswer, StoreUnavailableError
-from workflow_service.settings import ExternalSettings
+from workflow_service.settings import ExternalSettings, Settings
 from workflow_service.testing.providers import Fault, ProviderServer
 
 WithPool = Callable[[Callable[[Any], Awaitable[Any]]], Any]
@@ -118,6 +126,35 @@ def test_failures_are_not_kept(
         assert await pool.fetchval("SELECT count(*) FROM workflow.service_answers") == 1
 
     with_pool(scenario)
+
+
+@pytest.mark.needs("postgres")
+def test_a_worker_shares_its_cache_with_whoever_opens_a_service(
+    database: str, make_settings: MakeSettings, providers: ProviderServer
+) -> None:
+    """Also code that opens one by itself, on the loop that stays and on another one."""
+    external = make_settings()
+    worker_services(
+        Settings(
+            database_url=database,
+            broker_url="memory://",
+            services=external.services,
+            private_hosts=external.private_hosts,
+        )
+    )
+
+    async def ask() -> bool:
+        async with service_registry.get_service("weatherapi")() as service:
+            return (await service.call("current", {"q": "Berlin"}, "alice", cache_ttl=60)).cached
+
+    try:
+        assert homeloop.run(ask) is False
+        assert homeloop.run(ask) is True
+        with homeloop.LoopRuntime() as other:
+            assert other.run(ask) is True
+    finally:
+        homeloop.default_runtime().close()
+    assert providers.script.calls["weatherapi.current"] == 1
 
 
 def test_a_cache_that_is_away_costs_a_warning(

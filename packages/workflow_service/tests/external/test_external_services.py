@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import pickle
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -14,7 +13,6 @@ from workflow_service.external import (
     ExternalServiceResponse,
     GooglePlaces,
     Operation,
-    ServiceCallError,
     ServiceNotOpenError,
     ServiceResources,
     WeatherApi,
@@ -456,8 +454,32 @@ def test_keys_are_in_no_log_and_no_answer(
     assert "s3cret-key" not in caplog.text + repr(answers) + repr(resources.settings_of("weatherapi"))
 
 
-def test_call_errors_survive_pickle() -> None:
-    """They may cross a process tier."""
-    error = ServiceCallError("refused", 1006, 400, False, True, 2.5)
-    same = pickle.loads(pickle.dumps(error))
-    assert (str(same), same.code, same.status, same.retry_after) == ("refused", 1006, 400, 2.5)
+class Wanderer(ExternalService):
+    """Tries to go where it should not."""
+
+    name: ClassVar[str] = "weatherapi"
+    description: ClassVar[str] = "Goes elsewhere."
+    base_url: ClassVar[str] = "https://here.example"
+    operations: ClassVar[Mapping[str, Operation]] = {"go": Operation({"type": "object"})}
+
+    async def perform(self, operation: str, params: Mapping[str, Any]) -> Any:
+        return await self.request("GET", params["path"])
+
+
+def test_a_service_sends_to_its_own_host_only(
+    run: Run, make_settings: MakeSettings, providers: ProviderServer, unused_port: int
+) -> None:
+    """What a path makes of the address counts, not what it was meant to be; the key goes nowhere else."""
+    resources = ServiceResources(make_settings(base_url=providers.address))
+
+    async def scenario() -> None:
+        async with Wanderer(resources) as service:
+            assert (await service.call("go", {"path": "/control"}, "alice")).success
+            for path in (f"@127.0.0.1:{unused_port}/", f"@evil.example:{unused_port}/"):
+                answer = await service.call("go", {"path": path}, "alice")
+                assert answer.metadata["code"] == "forbidden-address", path
+                assert "is not the host of service 'weatherapi'" in str(answer.error)
+            answer = await service.call("go", {"path": ".evil.example/"}, "alice")
+            assert answer.metadata["code"] == "bad-address"
+
+    run(scenario)

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from workflow_service.domain.run import Claim, EventKind, NewRun, Progress, RunStatus, Standing
 from workflow_service.gateways.postgres.connection import encode_json, open_session
 from workflow_service.gateways.postgres.runs import PostgresRunStore
-from workflow_service.ports import ClaimLostError, IdempotencyConflictError, StoreUnavailableError
+from workflow_service.ports import (
+    ClaimLostError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    StoreUnavailableError,
+)
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -49,7 +54,8 @@ def test_another_user_sees_nothing_of_a_run(with_pool):
         await store.succeed(claim, {"secret": 1})
         assert await store.result("mallory", run.id) is None
         assert await store.list_recent("mallory", 10) == []
-        assert await store.list_recent("mallory", 10, before=run.id) == []
+        with pytest.raises(InvalidInputError, match=f"there is no run {run.id}"):
+            await store.list_recent("mallory", 10, before=run.id)
 
     with_pool(scenario)
 

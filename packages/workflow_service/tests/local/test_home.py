@@ -63,6 +63,15 @@ def test_key_is_made_once(home: Home) -> None:
     assert mode(home.path / "api-keys.json") == 0o600
 
 
+def test_the_secret_of_webhooks_is_made_once_and_private(tmp_path: Path) -> None:
+    """Receivers that know a user's secret go on verifying after a restart."""
+    home = Home.open(tmp_path / "home")
+    secret = home.webhook_secret()
+    assert len(secret) >= 32
+    assert home.webhook_secret() == secret
+    assert mode(home.path / "webhook-secret") == 0o600
+
+
 def test_private_file_is_private_also_where_it_was_not(tmp_path: Path) -> None:
     """Writing replaces a readable file by a private one, and leaves no draft."""
     file = tmp_path / "file"

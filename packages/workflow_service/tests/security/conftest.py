@@ -153,6 +153,7 @@ def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         asyncio.run(_execute(postgres_url, change))
         url = url.replace(f":{parts.password}@", f":{secrets['database']}@")
         secrets["token"] = f"{MARK}-{'secret of tokens ' * 3}"
+        secrets["weather"] = f"{MARK}-weather"
         environment = {
             **os.environ,
             "DATABASE_URL": url,
@@ -162,6 +163,8 @@ def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "WORKFLOW_JWT_SECRET": secrets["token"],
             "WORKFLOW_JWT_ISSUER": "https://issuer.example",
             "WORKFLOW_JWT_AUDIENCE": "workflow-service",
+            "WORKFLOW_SERVICES__WEATHERAPI__API_KEY": secrets["weather"],
+            "WORKFLOW_SERVICES__WEATHERAPI__BASE_URL": "http://127.0.0.1:1",
             "WORKFLOW_MAX_UPLOAD_BYTES": "300000",
             "PYTHONUNBUFFERED": "1",
         }

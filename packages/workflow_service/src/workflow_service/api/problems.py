@@ -131,7 +131,10 @@ async def _service_problem(_request: Request, error: Exception) -> ProblemRespon
     status, kind, title = next(
         found for cls in type(error).__mro__ if (found := _STATUS_AND_KIND.get(cls)) is not None
     )
-    return ProblemResponse(status, title, str(error), kind=kind)
+    members: dict[str, Any] = {}  # Any: JSON
+    if isinstance(error, InvalidInputError) and error.faults:
+        members["errors"] = [{"field": place, "message": message} for place, message in error.faults]
+    return ProblemResponse(status, title, str(error), kind=kind, **members)
 
 
 async def _run_state_problem(_request: Request, error: Exception) -> ProblemResponse:

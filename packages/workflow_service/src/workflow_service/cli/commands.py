@@ -22,7 +22,7 @@ from workflow_service.cli.keys import keys
 from workflow_service.cli.migration import migrate_database
 from workflow_service.cli.settings_view import all_settings, read_settings
 from workflow_service.cli.view import View
-from workflow_service.cli.workflow_commands import workflow
+from workflow_service.cli.workflow_commands import warn_of_definitions, workflow
 from workflow_service.domain.run import EventKind
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
@@ -115,9 +115,10 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
 
     \b
     Environment:
-      DATABASE_URL       use this PostgreSQL server and start none
-      BROKER_URL         use this Redis or RabbitMQ instead of a folder
-      WORKFLOW_API_KEYS  keys as JSON, {"alice": "secret"}; else one is made and kept
+      DATABASE_URL          use this PostgreSQL server and start none
+      BROKER_URL            use this Redis or RabbitMQ instead of a folder
+      WORKFLOW_API_KEYS     keys as JSON, {"alice": "secret"}; else one is made and kept
+      WORKFLOW_DEFINITIONS  a folder with workflow definitions
     """
     view = View()
 
@@ -135,6 +136,8 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
         kept = Home.open(home)
         for database in remove_abandoned_databases():
             view.abandoned(database)
+        if definitions := os.environ.get("WORKFLOW_DEFINITIONS"):
+            warn_of_definitions(Path(definitions), view)
         view.say(f"Starting on {kept.path}")
 
         def worker_died(death: WorkerDeath) -> None:

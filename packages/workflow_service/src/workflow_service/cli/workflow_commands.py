@@ -2,15 +2,17 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from workflow_service.cli.view import View
+from workflow_service.domain.external import ServiceDescription
 from workflow_service.ports import InvalidInputError
-from workflow_service.workflows.engine.definition import ENDINGS, Definition
+from workflow_service.workflows.engine.definition import ENDINGS, Definition, service_problems
 from workflow_service.workflows.engine.dry_run import Plan, PlannedStep, plan
 from workflow_service.workflows.engine.loading import load_file, load_folder
 from workflow_service.workflows.engine.problems import DefinitionError, Problem
@@ -67,14 +69,19 @@ def schema() -> None:
 def validate(paths: tuple[Path, ...]) -> None:
     """Check the definitions in files, and in folders as WORKFLOW_DEFINITIONS names one.
 
-    Prints a line for each fault, FILE:LINE:COLUMN: what is wrong, and exits with 1 if there is any.
+    Prints a line for each fault, FILE:LINE:COLUMN: what is wrong, and exits with 1 if there is any. What the
+    definitions ask of external services is checked by those that are installed here.
     """
     problems: list[Problem] = []
+    services = _services()
     for found in _found(paths):
-        if isinstance(found, Definition):
-            click.echo(f"{found.source.file}: {found.name} is right, with {_steps(len(found.steps))}")
-        else:
+        if isinstance(found, Problem):
             problems.append(found)
+            continue
+        wrong = service_problems(found, services)
+        problems.extend(wrong)
+        if not wrong:
+            click.echo(f"{found.source.file}: {found.name} is right, with {_steps(len(found.steps))}")
     for problem in problems:
         click.echo(str(problem), err=True)
     sys.exit(1 if problems else 0)
@@ -111,6 +118,22 @@ def dry_run(path: Path, input_data: _Json, given: tuple[tuple[str, _Json], ...],
     else:
         for line in _shown(planned):
             click.echo(line)
+
+
+def warn_of_definitions(folder: Path, view: View) -> None:
+    """Say which definitions in a folder cannot be used: the service starts without them."""
+    for problem in load_folder(folder).problems:
+        view.warn(f"left out: {problem}")
+
+
+def _services() -> Collection[ServiceDescription]:
+    # Here: they weigh more than all the rest of the command line.
+    from workflow_service.external import ServiceResources, service_registry
+    from workflow_service.external.catalog import RegisteredServices
+    from workflow_service.settings import ExternalSettings
+
+    # Nothing is asked: neither keys nor addresses matter for what a service offers.
+    return RegisteredServices(service_registry, ServiceResources(ExternalSettings.model_construct())).describe()
 
 
 def _found(paths: Iterable[Path]) -> Iterator[Definition | Problem]:

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Self
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -105,7 +104,7 @@ class ExternalService(ABC):
             )
         self._loop = asyncio.get_running_loop()
         self._client = httpx.AsyncClient(
-            transport=_KeyedTransport(GuardedTransport(self._resources.policy), self),
+            transport=_OwnHostTransport(GuardedTransport(self._resources.policy), self, self._base),
             timeout=self.settings.attempt_timeout,
             trust_env=False,
         )
@@ -176,8 +175,9 @@ class ExternalService(ABC):
                 more than ``max_response_bytes``.
         """
         client = self._open_client()
-        request = client.build_request(method, f"{self._base}{path}", params=query, headers=headers, json=body)
         try:
+            url = f"{self._base}{path}"
+            request = client.build_request(method, url, params=query, headers=headers, json=body)
             for _ in range(_MAX_REDIRECTS + 1):
                 response = await client.send(request, stream=True)
                 try:
@@ -186,9 +186,15 @@ class ExternalService(ABC):
                     await response.aclose()
                 if response.next_request is None:
                     return self._decode(response, content)
-                request = self._same_host(response.next_request)
+                request = response.next_request
+                if _origin(request.url) != _origin(httpx.URL(self._base)):
+                    raise ServiceCallError(
+                        f"the provider redirects to another host, {request.url.host}", "redirects"
+                    )
         except ForbiddenAddressError as error:
             raise ServiceCallError(str(error), "forbidden-address", was_done=False) from error
+        except httpx.InvalidURL as error:
+            raise ServiceCallError(f"the path {path[:100]!r} makes no address: {error}", "bad-address") from error
         except httpx.TransportError as error:
             message = f"the provider cannot be reached: {str(error) or type(error).__name__}"
             was_done = not isinstance(error, _NOTHING_SENT)
@@ -247,20 +253,18 @@ class ExternalService(ABC):
             # A response of its own: this one's body was read piece by piece, so it has no content.
             raise self.fault_of(httpx.Response(response.status_code, headers=_plain(response), content=content))
         try:
-            return json.loads(content)
+            return json.loads(content, parse_constant=_refuse_constant)
         except ValueError:
             raise ServiceCallError("the answer is no JSON", "bad-answer", response.status_code) from None
-
-    def _same_host(self, request: httpx.Request) -> httpx.Request:
-        asked, base = request.url, urlsplit(self._base)
-        if (asked.scheme, asked.netloc.decode("ascii").lower()) != (base.scheme, base.netloc.lower()):
-            raise ServiceCallError(f"the provider redirects to another host, {asked.host}", "redirects")
-        return request
 
     def _redact(self, text: str) -> str:
         key = self.settings.api_key
         secret = key.get_secret_value() if key else ""
         return (text.replace(secret, "***") if secret else text)[:_SHOWN]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")  # Python's parser takes NaN and infinities; PostgreSQL does not
 
 
 def _plain(response: httpx.Response) -> dict[str, str]:
@@ -269,14 +273,17 @@ def _plain(response: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if name not in gone}
 
 
-class _KeyedTransport(httpx.AsyncBaseTransport):
-    """Adds the API key below the client: httpx logs the URLs of the requests that clients send."""
+class _OwnHostTransport(httpx.AsyncBaseTransport):
+    """Sends to the service's own host only, and adds the API key: below the client, which logs URLs."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, service: ExternalService) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, service: ExternalService, base: str) -> None:
         self._inner = inner
         self._service = service
+        self._origin = _origin(httpx.URL(base))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if _origin(request.url) != self._origin:
+            raise ForbiddenAddressError(f"{request.url.host} is not the host of service {self._service.name!r}")
         key = self._service.settings.api_key
         if key is not None:
             request = self._service.authenticate(_copy(request), key.get_secret_value())
@@ -284,6 +291,10 @@ class _KeyedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
+    return url.scheme, url.raw_host.lower(), url.port
 
 
 def _copy(request: httpx.Request) -> httpx.Request:

@@ -94,6 +94,13 @@ class Home:
             write_private(file, json.dumps({"local": secrets.token_urlsafe(32)}))
         return read_api_keys(file.read_text(), str(file))
 
+    def webhook_secret(self) -> str:
+        """Return what users' secrets for webhooks are made of, as kept in ``webhook-secret``; made at first."""
+        file = self.path / "webhook-secret"
+        if not file.exists():
+            write_private(file, secrets.token_urlsafe(32))
+        return file.read_text()
+
 
 def read_api_keys(text: str, where: str) -> dict[str, str]:
     """Return the keys in a JSON object of user name to key.

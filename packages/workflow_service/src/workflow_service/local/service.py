@@ -91,7 +91,7 @@ class Connection:
     def environment(self, home: Path) -> dict[str, str]:
         """Return the environment of the service's processes: ours, with the settings of this service."""
         folders = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDERS if os.environ.get(name)}
-        return {
+        environment = {
             **os.environ,
             **folders,
             "WORKFLOW_HOME": str(home),
@@ -100,6 +100,9 @@ class Connection:
             "WORKFLOW_API_KEYS": json.dumps(self.api_keys),
             "PYTHONUNBUFFERED": "1",
         }
+        if not environment.get("WORKFLOW_WEBHOOK_SECRETS"):
+            environment["WORKFLOW_WEBHOOK_SECRETS"] = json.dumps([Home(home).webhook_secret()])
+        return environment
 
 
 class LocalService:

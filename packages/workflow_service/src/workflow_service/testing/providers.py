@@ -59,6 +59,16 @@ class Script:
     gate: threading.Event | None = None
     """Answers wait for it, in a test that holds calls open."""
 
+    def reset(self) -> None:
+        """Forget calls and faults, answer at once, and let go of what is held."""
+        self.calls.clear()
+        self.faults = []
+        self.delay = 0.0
+        self.called.clear()
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.set()
+
     def take_fault(self, operation: str) -> Fault | None:
         """Return the fault that this call has, and count it."""
         for fault in self.faults:
@@ -85,9 +95,7 @@ def create_app(script: Script) -> Starlette:
             script.faults = [Fault(**fault) for fault in change.get("faults", ())]
             script.delay = float(change.get("delay", script.delay))
         elif request.method == "DELETE":
-            script.calls.clear()
-            script.faults.clear()
-            script.delay = 0.0
+            script.reset()
         state = {"calls": dict(script.calls), "faults": [asdict(each) for each in script.faults]}
         return JSONResponse({**state, "delay": script.delay})
 

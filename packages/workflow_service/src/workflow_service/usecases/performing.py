@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from workflow_service.domain.run import Isolation, JsonObject, Run, RunOptions
-from workflow_service.ports import Drain, DrainedError, Performance, Report, RunContext, Workflow, WorkflowError
+from workflow_service.domain.run import CancelMode, Isolation, JsonObject, Run, RunOptions
+from workflow_service.ports import Drain, Performance, Report, RunContext, RunStore, Workflow, WorkflowError
 
 T = TypeVar("T")
 
@@ -98,13 +98,11 @@ class _Attempt:
             os.kill(self._process, signal.SIGKILL)
 
     async def _hear(self, step: str, percent: int, description: str) -> None:
-        """Record a step of another process, and answer whether it is to end there."""
+        """Record a step of another process; the first report says which process it is."""
         if step == _PROCESS:
             self._process = percent
         else:
             await self._report(step, percent, description)
-        if self._drain.is_requested:
-            raise DrainedError("the run was asked to end here")
 
 
 async def perform_elsewhere(
@@ -115,8 +113,11 @@ async def perform_elsewhere(
     report: Report,
     *,
     workflows: Mapping[str, Workflow],
+    runs: RunStore,
 ) -> JsonObject:
     """Run a workflow in the running process, for an attempt in another one that hears what is reported.
+
+    Whether the run is to drain is asked of the database after each step: no word comes from the other process.
 
     Raises:
         WorkflowError: There is no such workflow.
@@ -125,12 +126,12 @@ async def perform_elsewhere(
     drain = Drain()
 
     async def tell(step: str, percent: int, description: str) -> None:
-        try:
-            await report(step, percent, description)
-        except DrainedError:  # how the other process answers; the step itself is recorded
+        await report(step, percent, description)
+        run = await runs.get(user_id, run_id)
+        if run is not None and run.cancel_mode is CancelMode.DRAIN:
             drain.request()
 
-    await tell(_PROCESS, os.getpid(), "")
+    await report(_PROCESS, os.getpid(), "")
     workflow = find_workflow(workflow_name, workflows)
     return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain))
 

@@ -64,7 +64,8 @@ async def enqueue(run: Run, queue: JobQueue) -> None:
 
 def _refuse_what_cannot_be_stored(name: str, value: Any) -> None:  # Any: parsed JSON
     for place, fault in _faults(name, value, 0):
-        raise InvalidInputError(f"{place} {fault}")
+        is_path = place.startswith(name)  # not "a key in input_data"
+        raise InvalidInputError(f"{place} {fault}", [(place, fault)] if is_path else ())
 
 
 def _faults(place: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:

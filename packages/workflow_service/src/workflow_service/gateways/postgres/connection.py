@@ -23,6 +23,7 @@ Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 _CONNECTION_LOST = (
     OSError,  # refused, reset, unreachable, and every time-out
     asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # the login is refused
     asyncpg.OperatorInterventionError,  # the server is starting, stopping, or an operator ended the session
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in a transaction

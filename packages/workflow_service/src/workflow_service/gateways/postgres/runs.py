@@ -33,7 +33,7 @@ from workflow_service.gateways.postgres.connection import (
     open_service_session,
     open_session,
 )
-from workflow_service.ports import ClaimLostError, IdempotencyConflictError, RunStateError
+from workflow_service.ports import ClaimLostError, IdempotencyConflictError, InvalidInputError, RunStateError
 
 CHANNEL = "workflow_run"
 """NOTIFY channel of every change of a run; the payload is a run id."""
@@ -137,11 +137,16 @@ class PostgresRunStore:
         """Return the user's runs, newest first, from the one after ``before`` (a run id: the cursor).
 
         Only those in one of ``statuses``, if any are given, and of the workflow, if one is named.
+
+        Raises:
+            InvalidInputError: The user has no run ``before``: it may have been deleted.
         """
         async with open_session(self._connect, user_id) as connection:
             rows = await connection.fetch(
                 sql.LIST_RECENT, user_id, limit, before, [*statuses] or None, workflow_name
             )
+            if not rows and before is not None and await connection.fetchrow(sql.GET, before, user_id) is None:
+                raise InvalidInputError(f"before: there is no run {before}; begin again without it")
         return [_run(row) for row in rows]
 
     async def events(self, user_id: str, run_id: UUID, after: int = 0) -> Sequence[RunEvent]:

@@ -161,8 +161,18 @@ def _text(what: str, value: Json) -> str:
 def _json(value: Any, source: str) -> Json:  # Any: what a plug-in answered
     """Return a value as it will be read back, so that a run that is resumed sees what an undisturbed one sees."""
     try:
-        read = json.loads(json.dumps(value, allow_nan=False))
+        text = json.dumps(value, allow_nan=False)
+        read = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise StepFailedError(f"{source} answered what is no JSON: {error}") from None
     check_size(read)
-    return read
+    return _storable(read) if "\\u0000" in text or "\\ud" in text else read
+
+
+def _storable(value: Json) -> Json:
+    """Return a value with U+FFFD in place of what no database keeps: NUL, and halves of characters."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list) else value

@@ -6,6 +6,7 @@ written out: a text as it is, null as nothing, everything else as JSON. ``$${{``
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ MAX_CHARACTERS = 4_000
 MAX_VALUES = 100_000
 MAX_TEXT = 2_000_000
 """Values, and characters of all texts, in what is made of expressions."""
+
+MAX_DEPTH = 200
+"""Levels of nesting in it."""
 
 _OPEN, _CLOSE, _ESCAPE = "${{", "}}", "$"
 
@@ -174,19 +178,23 @@ def is_truth(value: Json) -> bool:
 
 
 def check_size(value: Json) -> None:
-    """Raise ExpressionError if a value is too large to be kept; what is shared within it counts each time."""
+    """Raise ExpressionError for a value that cannot be kept; what is shared within it counts each time."""
     values = characters = 0
-    rest: list[Json] = [value]
+    rest: list[tuple[Json, int]] = [(value, 0)]
     while rest:
-        each = rest.pop()
+        each, depth = rest.pop()
         values += 1
         if isinstance(each, str):
             characters += len(each)
+        elif isinstance(each, float) and not math.isfinite(each):
+            raise ExpressionError(f"the value holds {each}, which is no JSON number")
         elif isinstance(each, Mapping):
             characters += sum(map(len, each))
-            rest.extend(each.values())
+            rest.extend((item, depth + 1) for item in each.values())
         elif isinstance(each, list):
-            rest.extend(each)
+            rest.extend((item, depth + 1) for item in each)
+        if depth > MAX_DEPTH:
+            raise ExpressionError(f"the value is nested deeper than {MAX_DEPTH} levels")
         if values + len(rest) > MAX_VALUES or characters > MAX_TEXT:
             raise ExpressionError(
                 f"the value is too large: at most {MAX_VALUES:,} values and {MAX_TEXT:,} characters are kept"

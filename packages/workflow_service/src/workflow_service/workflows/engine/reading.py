@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeAlias
 
 from workflow_service.domain.run import JsonObject
 from workflow_service.workflows.engine.definition import (
@@ -23,6 +24,8 @@ from workflow_service.workflows.engine.source import Json, Path, Source, canonic
 
 _TIMEOUT = 60.0  # seconds: longer than services take, shorter than people wait
 _MAX_PARALLEL = 8
+_Reads: TypeAlias = set[tuple[str, ...]]
+"""Paths from the top: ("steps", "weather", "data")."""
 _NOTHING: Template = Template.parse(None)
 _STATIC = ("type", "service", "operation", "description", "needs", "schema", "timeout", "retry", "cache_ttl")
 """Keys of a step whose texts are taken as they are."""
@@ -67,12 +70,11 @@ class _Reading:
         reads = {name: self._read_step(name, step) for name, step in top["steps"].items()}
         self._read_texts(("output",), top["output"])
         self._check_output(top["output"])
-        needs = {name: frozenset(each) for name, each in reads.items()}
-        order = self._order(needs)
+        order = self._order({name: _steps_of(each) for name, each in reads.items()})
         _refuse(self.problems)
         steps: dict[str, Step] = {}
         for name in order:
-            steps[name] = self._step(name, top["steps"][name], needs[name], steps)
+            steps[name] = self._step(name, top["steps"][name], reads[name], steps)
         return Definition(
             name=top["name"],
             description=top["description"],
@@ -107,21 +109,21 @@ class _Reading:
             if "${{" in text:
                 self._add((*path, *inner), f"{what} takes no expressions; write the value itself", text="${{")
 
-    def _read_step(self, name: str, step: Mapping[str, Json]) -> set[str]:
-        """Check a step's expressions and return the steps that it needs."""
+    def _read_step(self, name: str, step: Mapping[str, Json]) -> _Reads:
+        """Check a step's expressions and return what it reads; steps that it only names are read, too."""
         path: Path = ("steps", name)
-        needs: set[str] = set()
+        reads: _Reads = set()
         for key, value in step.items():
             if key in _STATIC:
                 self._refuse_expressions(key, value, (*path, key))
             else:
-                needs |= self._read_texts((*path, key), value, own=name)
+                reads |= self._read_texts((*path, key), value, own=name)
         for index, needed in enumerate(step.get("needs", ())):
             fault = self._step_fault(needed, own=name)
             if fault:
                 self._add((*path, "needs", index), fault)
             else:
-                needs.add(needed)
+                reads.add(("steps", needed))
         when = step.get("when")
         if isinstance(when, str) and not _is_one_expression(when):
             self._add((*path, "when"), "when must be one expression, such as ${{ steps.weather.success }}")
@@ -129,10 +131,10 @@ class _Reading:
             wrong = schema_fault(step["schema"])
             if wrong:
                 self._add((*path, "schema", *wrong[0]), wrong[1])
-        return needs
+        return reads
 
-    def _read_texts(self, path: Path, value: Json, own: str | None = None) -> set[str]:
-        needs: set[str] = set()
+    def _read_texts(self, path: Path, value: Json, own: str | None = None) -> _Reads:
+        reads: _Reads = set()
         for inner, text in texts(value, path):
             try:
                 parts = [part for is_expression, part in pieces(text) if is_expression]
@@ -141,20 +143,20 @@ class _Reading:
                 continue
             for part in parts:
                 try:
-                    needs |= self._read_expression(inner, Expression.parse(part), own)
+                    reads |= self._read_expression(inner, Expression.parse(part), own)
                 except ExpressionError as error:
                     self._add(inner, str(error), text=error.text or part)
-        return needs
+        return reads
 
-    def _read_expression(self, path: Path, expression: Expression, own: str | None) -> set[str]:
-        needs: set[str] = set()
+    def _read_expression(self, path: Path, expression: Expression, own: str | None) -> _Reads:
+        reads: _Reads = set()
         for reference in sorted(expression.references()):
             fault = self._reference_fault(reference, own)
             if fault:
                 self._add(path, f"{fault}, in {expression.text!r}", text=expression.text)
-            elif reference[0] == "steps":
-                needs.add(reference[1])
-        return needs
+            else:
+                reads.add(reference)
+        return reads
 
     def _reference_fault(self, reference: tuple[str, ...], own: str | None) -> str | None:
         match reference:
@@ -181,6 +183,16 @@ class _Reading:
         known = self.source.value["steps"]
         return None if name in known else f"there is no step {name!r}{did_you_mean(name, known)}"
 
+    def _fixed(self, reads: _Reads) -> list[Json]:
+        """Return what of the definition, beside other steps, decides on what is read: constants, defaults."""
+        places = {"input": self.source.value.get("input", {}).get("properties", {})}
+        places["constants"] = self.source.value.get("constants", {})
+        found: list[Json] = []
+        for root, *path in sorted(reads):
+            if root in places:
+                found.append([root, places[root].get(path[0]) if path else places[root]])
+        return found
+
     def _check_output(self, output: Json) -> None:
         if isinstance(output, str) and not _is_one_expression(output):
             self._add(("output",), "output must be an object, or one expression that gives an object")
@@ -196,22 +208,14 @@ class _Reading:
             self._add(("steps", first), f"steps wait for each other: {told}", at_key=True)
             return ()
 
-    def _step(
-        self, name: str, step: Mapping[str, Json], needs: frozenset[str], before: Mapping[str, Step]
-    ) -> Step:
+    def _step(self, name: str, step: Mapping[str, Json], reads: _Reads, before: Mapping[str, Step]) -> Step:
         on_error = step.get("on_error", "fail")
         default = Template.parse(on_error["default"]) if isinstance(on_error, Mapping) else _NOTHING
         when = Template.parse(step["when"]) if "when" in step else None
+        needs = _steps_of(reads)
         effect = {key: value for key, value in step.items() if key not in _WITHOUT_EFFECT}
-        said = canonical(
-            [
-                name,
-                effect,
-                self.source.value.get("constants"),
-                self.source.value.get("input"),
-                sorted(before[need].fingerprint for need in needs),
-            ]
-        )
+        fingerprints = sorted(before[need].fingerprint for need in needs)
+        said = canonical([name, effect, self._fixed(reads), fingerprints])
         return Step(
             name=name,
             body=_body(step),
@@ -223,6 +227,10 @@ class _Reading:
             default=default,
             fingerprint=hashlib.sha256(said).hexdigest(),
         )
+
+
+def _steps_of(reads: _Reads) -> frozenset[str]:
+    return frozenset(reference[1] for reference in reads if reference[0] == "steps")
 
 
 def _body(step: Mapping[str, Json]) -> Body:

@@ -2,12 +2,7 @@
 
 /** `{part, path, message}` of each fault in a Problem: part is "input_data", "options" or null for neither. */
 export function faultsOf(problem) {
-  if (problem.faults.length > 0) {
-    return problem.faults.map(({ field, message }) => ({ ...placeOf(String(field ?? "")), message: String(message ?? "") }));
-  }
-  // "input_data.items[3] holds a NUL character": a sentence that begins with the place.
-  const match = /^((?:input_data|options)(?:\.[^\s.[\]:]+|\[\d+\])+):?\s+(.+)$/s.exec(problem.detail);
-  return match === null ? [] : [{ ...placeOf(match[1]), message: match[2] }];
+  return problem.faults.map(({ field, message }) => ({ ...placeOf(String(field ?? "")), message: String(message ?? "") }));
 }
 
 function placeOf(field) {

@@ -4,7 +4,7 @@ import { byId, element } from "../lib/dom.js";
 import { sentence } from "../lib/explain.js";
 import { readEvents } from "../lib/event-stream.js";
 import * as service from "../lib/service.js";
-import { label, sentenceCase, time } from "../lib/words.js";
+import { label, time } from "../lib/words.js";
 
 const SAYS = {
   queued: () => "Waits for a worker",
@@ -16,7 +16,7 @@ const SAYS = {
   failed: ({ message }) => `It failed: ${message || "no reason was given"}`,
   cancelled: () => "It ended, cancelled",
   dead: ({ message }) => `It was stopped, and needs a person: ${message || "its workers were lost again and again"}`,
-  progress: ({ description, step, percent }) => `${sentenceCase(description || step || "")} · ${percent} %`,
+  progress: ({ description, step, percent }) => `${label(step)}${description ? `: ${description}` : ""} · ${percent} %`,
 };
 
 /** The list of events of a run that has ended; it is asked for when it is opened. */

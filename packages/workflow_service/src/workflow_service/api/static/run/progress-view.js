@@ -2,7 +2,7 @@
 
 import { byId, element } from "../lib/dom.js";
 import { withStop } from "../lib/explain.js";
-import { seconds, sentenceCase } from "../lib/words.js";
+import { label, seconds } from "../lib/words.js";
 
 const PATIENCE = 15_000; // ms; longer than a healthy worker needs to take a run
 
@@ -67,13 +67,13 @@ export class ProgressView {
 
   #addStep({ percent, description, step }) {
     this.#setPercent(percent);
-    const says = sentenceCase(description || step);
-    byId("progress-now").textContent = withStop(says);
+    const says = description ? `: ${description}` : "";
+    byId("progress-now").textContent = withStop(label(step) + says);
     this.#steps.append(
       element(
         "li",
         { "data-step": step },
-        element("span", {}, says),
+        element("span", {}, element("strong", {}, label(step)), says),
         element("span", { class: "percent" }, `${percent} %`),
       ),
     );

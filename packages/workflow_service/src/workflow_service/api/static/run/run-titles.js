@@ -38,8 +38,8 @@ async function nameOfDocument(input) {
 }
 
 function inShort(input) {
-  const values = Object.values(input ?? {}).filter((value) => ["string", "number"].includes(typeof value) && value !== "");
-  const text = values.join(", ");
+  const ofType = (type) => Object.values(input ?? {}).filter((value) => typeof value === type && value !== "");
+  const text = ofType("string").join(", ") || ofType("number").join(", ");
   if (text === "") return null;
   return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
 }

@@ -1,0 +1,106 @@
+"""A workflow of five steps that writes down whatever it does, for processes that are killed in the middle.
+
+Whoever imports it has it among the service's workflows: the worker and the API of the fault matrix do.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypedDict
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END, START, StateGraph
+
+from homeloop import LoopLocal
+from workflow_service import bootstrap
+from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
+from workflow_service.gateways.postgres.connection import Connect, open_connection
+from workflow_service.ports import RunContext, Workflow
+from workflow_service.settings import Settings
+
+STEPS = 5
+PAUSE = 0.05  # seconds a step takes, so that a kill meets many runs in the middle of one
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS public.executions (run_id uuid, step text, at timestamptz DEFAULT clock_timestamp());
+CREATE TABLE IF NOT EXISTS public.effects (run_id uuid, step text, PRIMARY KEY (run_id, step));
+GRANT ALL ON public.executions, public.effects TO PUBLIC;
+"""
+EXECUTE = """
+WITH execution AS (INSERT INTO public.executions (run_id, step) VALUES ($1, $2))
+INSERT INTO public.effects (run_id, step) VALUES ($1, $2) ON CONFLICT DO NOTHING
+"""  # at least once, and idempotent: what a step is to be
+
+
+class State(TypedDict):
+    """What is kept between the steps."""
+
+    done: int
+
+
+class Ledger:
+    """Fits the Workflow port."""
+
+    name = "ledger"
+    description = "Writes five lines."
+    input_schema: Mapping[str, Any] = {"type": "object"}
+
+    def __init__(self, connect: Connect, checkpointer: Callable[[UUID], AbstractAsyncContextManager[Any]]) -> None:
+        self._connect = connect
+        self._checkpointer = checkpointer
+        graph = StateGraph(State)
+        names = [f"step {number}" for number in range(1, STEPS + 1)]
+        for number, name in enumerate(names, start=1):
+            graph.add_node(name, self._step(name, number))
+        for before, after in zip([START, *names], [*names, END], strict=True):
+            graph.add_edge(before, after)
+        self._graph = graph
+
+    def check(self, _input_data: Mapping[str, Any]) -> None:
+        """Take any input."""
+
+    async def run(self, context: RunContext) -> Mapping[str, Any]:
+        """Do the steps that are not done."""
+        config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), "context": context}}
+        async with self._checkpointer(context.run_id) as saver:
+            graph = self._graph.compile(checkpointer=saver)
+            kept = await graph.aget_state(config)
+            if kept.values.get("done") == STEPS:
+                return dict(kept.values)
+            start = {"done": 0} if kept.created_at is None else None
+            return dict(await graph.ainvoke(start, config, durability="sync"))
+
+    async def forget(self, run_id: UUID) -> None:
+        """Remove its checkpoints."""
+        async with self._checkpointer(run_id) as saver:
+            await saver.adelete_thread(str(run_id))
+
+    def _step(self, name: str, number: int) -> Callable[..., Any]:
+        async def step(_state: State, config: RunnableConfig) -> State:
+            context: RunContext = config.get("configurable", {})["context"]
+            await asyncio.sleep(PAUSE)
+            async with open_connection(self._connect) as connection:
+                await connection.execute(EXECUTE, context.run_id, name)
+            await context.report(name, round(100 * number / STEPS), "")
+            return {"done": number}
+
+        return step
+
+
+_real_workflows = bootstrap._workflows
+
+
+def _with_ledger(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
+    pools = LoopLocal(lambda: open_checkpoint_pool(settings.database_url, 3, settings.run_lease), name="ledger")
+
+    @asynccontextmanager
+    async def checkpointer(run_id: UUID) -> AsyncGenerator[Any, None]:
+        async with pools() as pool, saver_on(pool, run_id) as saver:
+            yield saver
+
+    ledger = Ledger(connect, checkpointer)
+    return {**_real_workflows(settings, connect), ledger.name: ledger}
+
+
+bootstrap._workflows = _with_ledger
