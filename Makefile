@@ -30,8 +30,8 @@ run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample con
 demo: $(STAMP)  ## Start, analyse the sample contract, print what was found, stop
 	$(BIN)/workflow-service demo
 
-demo-health: $(STAMP)  ## Four faults made on purpose, and how the health report, Prometheus and homeloop ps name each
-	$(BIN)/python examples/health/demo.py
+demo-health: $(STAMP)  ## Four faults made on purpose, and how report, Prometheus, ps, top and the page name each
+	$(BIN)/python examples/health/demo.py $(if $(STAY),--stay)
 
 test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint
@@ -89,8 +89,8 @@ bench-celery: $(STAMP)  ## How many tasks a second a worker does, on Celery's po
 bench-celery-memory: $(STAMP)  ## What a sleeping task weighs, on the asyncio pool, gevent and threads
 	$(BIN)/python bench/celery_memory.py
 
-fault-matrix: $(STAMP)  ## kill -9 of each part of the service in the middle of 200 runs; writes docs/reference/fault-matrix.md
-	$(BIN)/python packages/workflow_service/tests/faults/fault_matrix.py --write docs/reference/fault-matrix.md
+fault-matrix: $(STAMP)  ## kill -9 of each part of the service in the middle of 200 runs; writes docs/reference/fault-matrix.md (FAULTS="--brokers redis": those lines)
+	$(BIN)/python packages/workflow_service/tests/faults/fault_matrix.py --write docs/reference/fault-matrix.md $(FAULTS)
 
 failures: $(STAMP)  ## Failing scripts under homeloop doctor: ours into docs/reference/diagnosis-corpus.md, or FAILURES=folder
 	$(BIN)/python packages/homeloop/tests/diagnosis/failures.py $(if $(FAILURES),$(FAILURES),--write docs/reference/diagnosis-corpus.md)
