@@ -14,7 +14,7 @@ import httpx
 
 COMMAND = (sys.executable, "-m", "workflow_service")
 KEY = "a key of the tests' own"
-STEP_BOUND = 60.0  # seconds until something that must happen has happened
+STEP_BOUND = 150.0  # seconds until something that must happen has happened
 _STOP_BOUND = 40.0  # seconds until a process that was told to stop has ended
 
 
@@ -125,7 +125,7 @@ def wait_until(look: Callable[[], Any]) -> Any:
     while time.monotonic() < deadline:
         if found := look():
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError("what was waited for did not happen")
 
 

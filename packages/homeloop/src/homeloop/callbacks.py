@@ -71,7 +71,15 @@ class Delivery(LoopFuture[None]):
     def __await__(self) -> Generator[Any, None, None]:
         if self.loop is not None and not self.done():
             refuse_circle(self.loop)  # blocked in run() for the one who would wait here
-        return asyncio.shield(asyncio.wrap_future(self)).__await__()
+        wrapped = asyncio.wrap_future(self)
+        # Its error has been told already; asyncio would tell it again if the waiter was cancelled meanwhile.
+        wrapped.add_done_callback(_mark_seen)
+        return asyncio.shield(wrapped).__await__()
+
+
+def _mark_seen(future: "asyncio.Future[None]") -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 class BoundCallback(Generic[P]):

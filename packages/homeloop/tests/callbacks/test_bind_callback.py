@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +195,42 @@ def test_cancelling_the_waiter_does_not_take_the_call_back(runtime: LoopRuntime)
         assert seen == [1]
 
     runtime.run(main)
+
+
+def test_an_error_after_the_waiter_was_cancelled_is_told_once(runtime: LoopRuntime, caplog) -> None:
+    """Nobody waits for the error any more: it has been reported, and asyncio does not complain of it besides."""
+    begun, go_on = asyncio.Event(), threading.Event()
+
+    async def home() -> homeloop.BoundCallback[[]]:
+        async def fail() -> None:
+            waiter_loop.call_soon_threadsafe(begun.set)
+            await asyncio.to_thread(go_on.wait, 10)
+            raise ValueError("too late")
+
+        return bind_callback(fail, on_error="raise")
+
+    async def wait_elsewhere() -> None:
+        nonlocal waiter_loop
+        waiter_loop = asyncio.get_running_loop()
+        delivery = runtime.run(home)()
+
+        async def wait() -> None:
+            await delivery
+
+        waiter = asyncio.create_task(wait())
+        await begun.wait()
+        waiter.cancel()
+        await asyncio.wait([waiter])
+        go_on.set()
+        await asyncio.to_thread(delivery.exception, 10)
+        await asyncio.sleep(0)  # the loop hears of it in its next turn
+        await asyncio.sleep(0)
+
+    waiter_loop: asyncio.AbstractEventLoop
+    asyncio.run(wait_elsewhere())
+    gc.collect()
+    assert "too late" in caplog.text
+    assert "never retrieved" not in caplog.text
 
 
 def test_an_exception_that_ends_processes_is_settled_like_any_other(runtime: LoopRuntime) -> None:

@@ -32,6 +32,7 @@ from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunS
 from workflow_service.gateways.postgres.schema import is_migrated
 from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
+from workflow_service.logs import bound, configure_logs
 from workflow_service.ports import (
     ProcessLostError,
     Report,
@@ -147,6 +148,16 @@ def workflow_engine(settings: Settings) -> WorkflowEngine:
     return WorkflowEngine(worker_services(settings).workflows, run)
 
 
+def set_up_logs(settings: Settings) -> None:
+    """Send what all loggers of this process say to where the settings want it. Thread: the one that sets it up."""
+    configure_logs(
+        style=settings.log_format,
+        level=settings.log_level,
+        secrets=settings.secrets(),
+        pseudonym_key=settings.pseudonym_key,
+    )
+
+
 class _CancelFeed:
     """Fits the RunFeed port: wakes for runs that are to end, over one connection of the running loop's own."""
 
@@ -188,7 +199,9 @@ async def _run_apart(
 @cache
 def _services_elsewhere() -> WorkerServices:
     """The services of a process that works for a worker: built anew there, from the same environment."""
-    return worker_services(Settings.from_environment())
+    settings = Settings.from_environment()
+    set_up_logs(settings)
+    return worker_services(settings)
 
 
 async def _run_elsewhere(
@@ -196,9 +209,10 @@ async def _run_elsewhere(
 ) -> JsonObject:
     """Run a workflow in a process of its own."""
     services = _services_elsewhere()
-    return await perform_elsewhere(
-        run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
-    )
+    with bound(run_id=run_id, user_id=user_id):
+        return await perform_elsewhere(
+            run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
+        )
 
 
 def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:

@@ -106,5 +106,7 @@ def test_log_lines_and_figures_tell_of_a_run(production: Production) -> None:
     assert api.stop() == 0
     lines = [json.loads(each) for each in worker.text.splitlines() if each.startswith("{")]
     assert {each["level"] for each in lines} == {"info"}
-    assert any(each.get("run_id") == run_id for each in lines), worker.text
+    users = {each.get("user") for each in lines if each.get("run_id") == run_id}
+    assert "alice" not in users
+    assert any(user.startswith("u-") for user in users if user), worker.text
     assert "key of the tests" not in worker.text + api.text

@@ -74,7 +74,8 @@ def test_doctor_says_what_is_missing(command_line: Run, empty_database: str, red
     checks = {check["subject"]: check for check in json.loads(sick.text)}
     assert checks["schema"]["state"] == 2
     assert checks["schema"]["advice"] == "run workflow-service migrate"
-    assert checks["API keys"]["found"] == "1 of 2 can be guessed"
+    assert checks["API keys"]["found"] == "of the 2 in WORKFLOW_API_KEYS 1 can be guessed"
+    assert "weatherapi" in checks["services"]["found"]
     assert checks["workers"]["found"] == "none answers on this broker"
     assert {checks[subject]["state"] for subject in ("versions", "database", "clocks", "broker")} == {0}
     assert command_line("migrate", DATABASE_URL=empty_database).wait() == 0

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,9 @@ from installations import Embedded, Servers
 from load import Load
 from report import Outcome, report
 from samples import Sampler
+
+from workflow_service.testing.providers import ProviderServer
+from workflow_service.testing.providers import environment as provider_settings
 
 LOOP_ERRORS = re.compile(
     "Event loop is closed|different loop|was never awaited|Task was destroyed|never retrieved|WrongLoopError|"
@@ -63,32 +65,12 @@ def own_database() -> Iterator[str]:
         asyncio.run(execute(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@contextmanager
-def providers(folder: Path) -> Iterator[dict[str, str]]:
-    """Serve weather and places in the providers' formats; yield the settings that lead there."""
-    with (folder / "providers.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "workflow_service.testing.providers", "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert server.stdout is not None
-    try:
-        yield dict(
-            line.split("=", 1) for line in iter(lambda: server.stdout.readline().strip(), "") if "=" in line
-        )
-    finally:
-        server.terminate()
-        server.wait(10)
-        server.stdout.close()
-
-
 def soak(name: str, seconds: float, folder: Path) -> Outcome:
     """Run one installation for so long and return what there was to see."""
     folder.mkdir()
     with ExitStack() as stack:
-        environment = stack.enter_context(providers(folder))
+        address = stack.enter_context(ProviderServer()).address
+        environment = provider_settings(address)
         if name == "servers":
             database = stack.enter_context(own_database())
             redis = os.environ.get("TEST_REDIS_URL") or "redis://127.0.0.1:6379/14"

@@ -20,7 +20,7 @@ from workflow_service.local.home import Home
 from workflow_service.local.postgresql import kept_cluster
 from workflow_service.local.records import read_records
 
-_GRACE = {"WORKFLOW_WORKER_GRACE": "2", "WORKFLOW_RUN_LEASE": "3", "WORKFLOW_REAP_INTERVAL": "1"}
+_GRACE = {"WORKFLOW_WORKER_GRACE": "2", "WORKFLOW_RUN_LEASE": "10", "WORKFLOW_REAP_INTERVAL": "1"}
 _STEADY = 20.0  # seconds between two disturbances, about
 
 

@@ -18,8 +18,7 @@ from workflow_service.api.problems import add_problem_handlers, problems
 from workflow_service.api.readiness import Readiness
 from workflow_service.api.routes import PREFIX, documents, health, runs, services, webhooks, workflows
 from workflow_service.api.security_headers import SecurityHeaders
-from workflow_service.bootstrap import open_api
-from workflow_service.logs import configure_logs
+from workflow_service.bootstrap import open_api, set_up_logs
 from workflow_service.settings import Settings
 from workflow_service.usecases.forgetting import prune_forever
 from workflow_service.usecases.reaping import reap_forever
@@ -92,12 +91,7 @@ def server_app() -> FastAPI:
     What uvicorn calls, in each of its processes: ``uvicorn --factory workflow_service.api.app:server_app``.
     """
     settings = Settings.from_environment()
-    configure_logs(
-        style=settings.log_format,
-        level=settings.log_level,
-        secrets=settings.secrets(),
-        pseudonym_key=settings.pseudonym_key,
-    )
+    set_up_logs(settings)
     install()
     return create_app(settings)
 

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from workflow_service.api.problems import ProblemResponse, unavailable
+from workflow_service.logs import bound
 from workflow_service.ports import StoreUnavailableError
 from workflow_service.usecases.services import ApiServices
 
@@ -40,7 +41,8 @@ class Authentication:
             await _refusal(authorization)(scope, receive, send)
             return
         scope["state"]["user_id"] = user_id
-        await self._app(scope, receive, send)
+        with bound(user_id=user_id):
+            await self._app(scope, receive, send)
 
 
 async def _user_of(authorization: str, services: ApiServices) -> str | None:

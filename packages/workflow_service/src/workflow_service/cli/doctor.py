@@ -17,14 +17,17 @@ from pathlib import Path
 import asyncpg
 
 from workflow_service.cli.settings_view import read_settings
+from workflow_service.external import ServiceResources, service_registry
+from workflow_service.external.catalog import RegisteredServices
 from workflow_service.gateways.broker_checkup import answering_workers, redis_faults
+from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.connection import Connection
 from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.schema import SCHEMA, current_revision, revisions
 from workflow_service.gateways.postgres.single import single_connection
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database, without_password
 from workflow_service.local.errors import LocalError
-from workflow_service.ports import ServiceError
+from workflow_service.ports import DatabaseRightsError, ServiceError
 from workflow_service.settings import Settings
 
 _OLDEST_POSTGRESQL = 140_000
@@ -65,7 +68,7 @@ async def run_checks() -> list[Check]:
             Check("settings", State.FAILED, str(error).splitlines()[1].strip(), str(error)),
             *_machine(),
         ]
-    checks += [Check("settings", State.OK, "all valid"), *_keys(settings)]
+    checks += [Check("settings", State.OK, "all valid"), *_weak_keys(settings), _services(settings)]
     checks += [check async for check in _database(settings)]
     checks += [check async for check in _broker(settings)]
     return [*checks, *_machine()]
@@ -76,17 +79,40 @@ def _versions() -> Check:
     return Check("versions", State.OK, f"Python {platform.python_version()}, {packages}")
 
 
-def _keys(settings: Settings) -> Iterator[Check]:
-    if not settings.api_keys:
-        advice = 'set WORKFLOW_API_KEYS={"alice": "…"}; a good key: openssl rand -hex 24'
-        yield Check("API keys", State.WARNING, "nobody has one: every request is refused", advice)
-        return
+def _weak_keys(settings: Settings) -> Iterator[Check]:
     weak = [user for user, key in settings.api_keys.items() if len(key.get_secret_value()) < _SHORTEST_KEY]
     if weak:
-        advice = f"give {', '.join(weak)} a longer one: openssl rand -hex 24"
-        yield Check("API keys", State.WARNING, f"{len(weak)} of {len(settings.api_keys)} can be guessed", advice)
-    else:
-        yield Check("API keys", State.OK, f"{len(settings.api_keys)} users")
+        found = f"of the {len(settings.api_keys)} in WORKFLOW_API_KEYS {len(weak)} can be guessed"
+        advice = f"give {', '.join(weak)} a longer one: workflow-service keys create, or openssl rand -hex 24"
+        yield Check("API keys", State.WARNING, found, advice)
+
+
+def _services(settings: Settings) -> Check:
+    services = RegisteredServices(service_registry, ServiceResources(settings)).describe()
+    able, unable = ([each.name for each in services if each.is_configured is is_able] for is_able in (True, False))
+    broken = service_registry.broken()
+    found = f"set up: {', '.join(able) or 'none'}" + (f"; without a key: {', '.join(unable)}" if unable else "")
+    if broken:
+        advice = "; ".join(f"{name}: {reason}" for name, reason in broken.items())
+        return Check("services", State.WARNING, f"{found}; broken plug-ins: {', '.join(broken)}", advice)
+    if unable:
+        example = f"WORKFLOW_SERVICES__{unable[0].upper()}__API_KEY"
+        return Check("services", State.OK, found, f"runs that ask those fail; if any do, set {example} and so on")
+    return Check("services", State.OK, found)
+
+
+async def _keys(settings: Settings) -> Check:
+    try:
+        kept = await PostgresApiKeyStore(single_connection(settings.database_url)).list_keys()
+    except DatabaseRightsError as error:
+        return Check("rights", State.FAILED, str(error), "see docs/howto/production.md")
+    found = f"{len(settings.api_keys)} in WORKFLOW_API_KEYS, {len(kept)} in the database"
+    if settings.jwt_algorithm is not None:
+        found += f", and tokens of {settings.jwt_issuer}"
+    elif not settings.api_keys and not kept:
+        advice = "make one: workflow-service keys create NAME"
+        return Check("API keys", State.WARNING, f"{found}: every request is refused", advice)
+    return Check("API keys", State.OK, found)
 
 
 async def _database(settings: Settings) -> AsyncIterator[Check]:
@@ -101,8 +127,11 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         async with connect() as connection:
             for look in (_server, _connections, _clock, _rights):
                 yield await look(connection, settings)
-        yield await _schema(settings)
-        yield await _queue(settings)
+        schema = await _schema(settings)
+        yield schema
+        if schema.state is State.OK:  # else the tables may not be there to ask
+            yield await _keys(settings)
+            yield await _queue(settings)
     except (ServiceError, OSError, asyncpg.PostgresError) as error:
         yield Check("database", State.FAILED, f"it went away meanwhile: {error}", "look at its log")
 
@@ -180,8 +209,6 @@ async def _schema(settings: Settings) -> Check:
 
 
 async def _queue(settings: Settings) -> Check:
-    if await current_revision(single_connection(settings.database_url)) != revisions()[-1]:
-        return Check("runs", State.WARNING, "not counted: the schema is not this release's", "see the line above")
     statistics = await PostgresRunStatistics(single_connection(settings.database_url)).count()
     waiting, working = (statistics.unfinished.get(status, 0) for status in ("queued", "running"))
     found = f"{waiting} queued (the oldest for {statistics.queue_age:.0f} s), {working} running"

@@ -5,8 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from workflow_service.cli.home_option import home_option
 from workflow_service.cli.view import View
 from workflow_service.domain.identity import ApiKey, is_user_id
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
-from workflow_service.gateways.postgres.connection import Connection as DatabaseConnection
+from workflow_service.gateways.postgres.single import single_connection
 from workflow_service.gateways.servers import UnusableServerError, check_database
 from workflow_service.local.errors import LocalError
 from workflow_service.local.service import Connection
@@ -112,7 +111,7 @@ def revoke(home: Path, prefix: str) -> None:
 def _on_store(home: Path, view: View, use: Callable[[PostgresApiKeyStore], Awaitable[T]]) -> T:
     async def main(url: str) -> T:
         await check_database(url)
-        return await use(PostgresApiKeyStore(lambda: _connection(url)))
+        return await use(PostgresApiKeyStore(single_connection(url)))
 
     try:
         url = os.environ.get("DATABASE_URL") or Connection.of(home.expanduser().resolve()).database_url
@@ -120,19 +119,10 @@ def _on_store(home: Path, view: View, use: Callable[[PostgresApiKeyStore], Await
     except (UnusableServerError, DatabaseRightsError, StoreUnavailableError) as error:
         view.error(LocalError(str(error)))
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
-        view.error(LocalError("this database has no tables of the service yet; start the service once"))
+        view.error(LocalError("this database has no tables of the service yet; run: workflow-service migrate"))
     except LocalError as error:
         view.error(error)
     sys.exit(1)
-
-
-@asynccontextmanager
-async def _connection(url: str) -> AsyncIterator[DatabaseConnection]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _day(moment: datetime | None) -> str:

@@ -153,7 +153,7 @@ def _dead(folder: Path) -> Iterable[int]:
 def _of_runs(statistics: RunStatistics) -> CollectorRegistry:
     registry = CollectorRegistry()
     runs = Gauge("workflow_runs", "Runs that have not ended, by status", ("status",), registry=registry)
-    for status in ("queued", "running"):
+    for status in ("queued", "running", "cancelling"):
         runs.labels(status).set(0)
     for status, number in statistics.unfinished.items():
         runs.labels(status).set(number)

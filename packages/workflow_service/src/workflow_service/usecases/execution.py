@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from workflow_service.domain.run import CancelMode, Claim, JsonObject, Progress
+from workflow_service.logs import bound
 from workflow_service.ports import (
     ClaimLostError,
     DrainedError,
@@ -63,7 +64,8 @@ async def execute_run(
             _logger.info("run %s: nothing to do", run_id)
             return
         try:
-            await _Attempt(claim, runs, lease, perform).work(wait)
+            with bound(user_id=claim.run.user_id):
+                await _Attempt(claim, runs, lease, perform).work(wait)
         except ClaimLostError as error:
             _logger.warning("run %s: %s", run_id, error)
         except asyncio.CancelledError:

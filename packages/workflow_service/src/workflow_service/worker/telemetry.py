@@ -6,28 +6,23 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from celery import signals
 
+from workflow_service.bootstrap import set_up_logs
 from workflow_service.gateways.metrics import CONTENT_TYPE, exposition
-from workflow_service.logs import configure_logs
 from workflow_service.settings import Settings
 
 
 def tell_of_worker(settings: Settings) -> None:
     """Set up logs and figures when a worker starts; other programs that load the application are left alone."""
 
-    def set_up_logs(**_: Any) -> None:  # Any: what Celery passes along
-        configure_logs(
-            style=settings.log_format,
-            level=settings.log_level,
-            secrets=settings.secrets(),
-            pseudonym_key=settings.pseudonym_key,
-        )
+    def configure(**_: Any) -> None:  # Any: what Celery passes along
+        set_up_logs(settings)
 
     def serve_metrics(**_: Any) -> None:
         if settings.metrics_port:
             _serve(settings.metrics_host, settings.metrics_port)
 
     # Connected, it also keeps Celery from setting up logs in its own way.
-    signals.setup_logging.connect(set_up_logs, weak=False)
+    signals.setup_logging.connect(configure, weak=False)
     signals.worker_init.connect(serve_metrics, weak=False)
 
 

@@ -8,7 +8,7 @@ _UNFINISHED = """
 SELECT status, count(*) AS number,
        extract(epoch FROM clock_timestamp() - min(created_at))::float8 AS age,
        count(*) FILTER (WHERE lease_until < clock_timestamp()) AS overdue
-FROM workflow.runs WHERE status IN ('queued', 'running') GROUP BY status
+FROM workflow.runs WHERE status IN ('queued', 'running', 'cancelling') GROUP BY status
 """
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from workflow_service.domain.run import JsonObject
 from workflow_service.ports import (
     ClaimLostError,
+    DrainedError,
     LanguageModel,
     ModelUnavailableError,
     RunContext,
@@ -74,6 +75,7 @@ class DefinedWorkflow:
             InvalidInputError: The input does not fit the schema.
             WorkflowError: A step failed whose failure ends the run, or the output cannot be made.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
+            DrainedError: It was asked to end: steps under way have ended and are kept, no other has begun.
 
         Cancellation: ends all steps, closes what they have opened, then re-raises.
         """
@@ -97,6 +99,7 @@ class _Execution:
         self._asking = asking
         self._kept = kept
         self._report = context.report
+        self._drain = context.drain
         self._run = f"run {context.run_id}"
         self._input = with_defaults(definition.input_schema, context.input_data)
         self._outcomes: dict[str, Outcome] = {}
@@ -114,6 +117,8 @@ class _Execution:
                 self._begin(group)
         except ExceptionGroup as failures:
             raise _cause(failures) from None
+        if len(self._outcomes) < len(self._definition.steps):
+            raise DrainedError("ended between two steps")
         return await self._output()
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
@@ -128,6 +133,8 @@ class _Execution:
 
     async def _do(self, step: Step, group: asyncio.TaskGroup) -> None:
         async with self._slots:
+            if self._drain.is_requested:
+                return
             outcome = await self._asking.outcome(step, self._names(step.needs), self._run)
         async with self._ending:
             percent = 100 * (len(self._outcomes) + 1) // len(self._definition.steps)
