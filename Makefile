@@ -11,7 +11,7 @@ CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches
 
 .PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules docs-workflows check-precision \
 	celery-pools celery-suite celery-versions $(CELERIES) \
-	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing bench-service soak soak-celery soak-runtime clean
+	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing bench-service soak soak-celery soak-runtime fuzz-api clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,8 +30,8 @@ run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample con
 demo: $(STAMP)  ## Start, analyse the sample contract, print what was found, stop
 	$(BIN)/workflow-service demo
 
-demo-health: $(STAMP)  ## Four faults made on purpose, and how the health report, Prometheus and homeloop ps name each
-	$(BIN)/python examples/health/demo.py
+demo-health: $(STAMP)  ## Four faults made on purpose, and how report, Prometheus, ps, top and the page name each
+	$(BIN)/python examples/health/demo.py $(if $(STAY),--stay)
 
 test: $(STAMP)  ## Everything CI runs: lint, then the tests with coverage
 	$(MAKE) --no-print-directory lint
@@ -89,8 +89,8 @@ bench-celery: $(STAMP)  ## How many tasks a second a worker does, on Celery's po
 bench-celery-memory: $(STAMP)  ## What a sleeping task weighs, on the asyncio pool, gevent and threads
 	$(BIN)/python bench/celery_memory.py
 
-fault-matrix: $(STAMP)  ## kill -9 of each part of the service in the middle of 200 runs; writes docs/reference/fault-matrix.md
-	$(BIN)/python packages/workflow_service/tests/faults/fault_matrix.py --write docs/reference/fault-matrix.md
+fault-matrix: $(STAMP)  ## kill -9 of each part of the service in the middle of 200 runs; writes docs/reference/fault-matrix.md (FAULTS="--brokers redis": those lines)
+	$(BIN)/python packages/workflow_service/tests/faults/fault_matrix.py --write docs/reference/fault-matrix.md $(FAULTS)
 
 failures: $(STAMP)  ## Failing scripts under homeloop doctor: ours into docs/reference/diagnosis-corpus.md, or FAILURES=folder
 	$(BIN)/python packages/homeloop/tests/diagnosis/failures.py $(if $(FAILURES),$(FAILURES),--write docs/reference/diagnosis-corpus.md)
@@ -139,6 +139,9 @@ bench-http: $(STAMP)  ## What an HTTP request costs, beside the peers
 bench-serving: $(STAMP)  ## What a sync endpoint and a model's predict cost that ask a service, beside the peers
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python bench/serving.py
+
+fuzz-api: $(STAMP)  ## schemathesis against the running service, FUZZ_EXAMPLES (300) requests for each operation and phase
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),300) $(BIN)/python -m pytest packages/workflow_service/tests/security/test_openapi.py -q -rP
 
 soak-celery: $(STAMP)  ## Workers at load for SOAK_SECONDS (600) for each of SOAK_POOLS (all), their logs searched for loop errors
 	$(BIN)/python packages/homeloop/tests/adapters/soak --seconds $(or $(SOAK_SECONDS),600) \

@@ -4,8 +4,10 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -89,3 +91,55 @@ def chromium() -> str:
     path = chromium_path()
     assert path is not None, "mark the test: @pytest.mark.needs('chromium')"
     return path
+
+
+_LOOKS = """() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const parse = (color) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = color;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+        return { rgb: [r, g, b], opaque: a === 255 };
+    };
+    const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const luminance = (rgb) => {
+        const [r, g, b] = rgb.map((c) => linear(c / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const color = parse(getComputedStyle(at).backgroundColor);
+            if (color.opaque) return color.rgb;
+        }
+        return [255, 255, 255];
+    };
+    const found = [];
+    let looked = 0;
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+        const element = node.parentElement;
+        if (!node.data.trim() || !element.checkVisibility({ opacityProperty: true })) continue;
+        if (element.closest(":disabled, noscript")) continue;
+        looked += 1;
+        const pair = [parse(getComputedStyle(element).color).rgb, ground(element)];
+        const [low, high] = pair.map(luminance).sort((a, b) => a - b);
+        const ratio = (high + 0.05) / (low + 0.05);
+        if (ratio < 4.5) found.push(`faint, ${ratio.toFixed(2)}: ${node.data.trim().slice(0, 40)}`);
+    }
+    if (looked < 4) found.push(`only ${looked} texts`);
+    for (const control of document.querySelectorAll("button, a[href], input, select, textarea, progress, meter")) {
+        if (!control.checkVisibility()) continue;
+        if (control.labels?.length || control.textContent.trim() || control.ariaLabel) continue;
+        if (!control.getAttribute("aria-labelledby")) found.push(`without a name: ${control.outerHTML}`);
+    }
+    const over = document.documentElement.scrollWidth - window.innerWidth;
+    if (over > 0) found.push(`${over} px wider than the window`);
+    return found;
+}"""
+
+
+@pytest.fixture(scope="session")
+def look_for_faults() -> Callable[[Any], list[str]]:
+    """Return what is hard to read on a page of Playwright's: faint text, controls without a name, too wide."""
+    return lambda page: list(page.evaluate(_LOOKS))

@@ -69,7 +69,9 @@ async def put(queue: "asyncio.Queue[str]") -> None:
 
 def main() -> None:
     """Make the faults, and stay."""
-    trace.enable(1)  # as HOMELOOP_TRACE=1 does: fault 4 is seen by tracing alone
+    trace.enable(
+        2
+    )  # as HOMELOOP_TRACE=2 does: fault 4 is seen by tracing alone, and the page tells where tasks are made
     start_event_loop_monitoring(interval=INTERVAL)
     registry = CollectorRegistry()
     prometheus.install(registry)

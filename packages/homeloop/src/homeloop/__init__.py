@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from homeloop._affinity import Affinity
 from homeloop._events import Event, Instrument, add_instrument
+from homeloop._figures import label_tasks
 from homeloop._user import User, as_user, current_user
 from homeloop.batch import map_concurrent
 from homeloop.callbacks import BoundCallback, Delivery, bind_callback
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         METRICS,
         Finding,
         HealthMonitor,
+        HealthPage,
         HealthReport,
         HealthThresholds,
         Incident,
@@ -87,6 +89,7 @@ __all__ = (
     "Event",
     "Finding",
     "HealthMonitor",
+    "HealthPage",
     "HealthReport",
     "HealthThresholds",
     "Incident",
@@ -138,6 +141,7 @@ __all__ = (
     "isolated",
     "isolation_of",
     "iterate",
+    "label_tasks",
     "local_processes",
     "map_concurrent",
     "measure",

@@ -1,5 +1,7 @@
-"""What there is of resources: the records, and those who can tell them to whoever watches."""
+"""What there is of resources and jobs: the records, and those who can tell them to whoever watches."""
 
+from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Protocol
 from weakref import ref
@@ -101,3 +103,42 @@ def add_resource_source(source: ResourceSource) -> None:
 def resource_sources() -> tuple[ResourceSource, ...]:
     """Return the resources that there are. Thread: any."""
     return tuple(source for each in tuple(_sources) if (source := each()) is not None)
+
+
+ReadLabels = Callable[[Context], Mapping[str, str]]
+_label_readers: tuple[ReadLabels, ...] = ()
+
+
+def label_tasks(read: ReadLabels) -> Callable[[], None]:
+    """
+    Tell what tasks work for, to whoever looks at them: the page of the health monitor shows it under *jobs*.
+
+    Args:
+        read: Is given the context of a task, to look into with `contextvars.Context.get`, and returns words and
+            values, such as ``{"order": "4711"}``, or nothing. Called on a thread of the monitor's, while somebody
+            looks; it must return soon and change nothing. An error of its counts as nothing.
+
+    Returns:
+        A function that takes it back; calling it twice is harmless.
+
+    Thread: any.
+    """
+    global _label_readers
+    _label_readers = (*(each for each in _label_readers if each is not read), read)
+
+    def forget() -> None:
+        global _label_readers
+        _label_readers = tuple(each for each in _label_readers if each is not read)
+
+    return forget
+
+
+def labels_of(context: Context) -> dict[str, str]:
+    """Return what is told of a task with this context. Thread: any."""
+    found: dict[str, str] = {}
+    for read in _label_readers:
+        try:
+            found.update(read(context))
+        except Exception:  # noqa: S110 - somebody else's, on a live context: the others are told all the same
+            pass
+    return found

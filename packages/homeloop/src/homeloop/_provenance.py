@@ -110,11 +110,16 @@ class LoopRecord:
 
 @dataclass(slots=True)
 class ObjectRecord:
-    """Where, in which process, an object that lives on a loop was made; whether the end of a block closed it."""
+    """
+    Where, in which process, an object that lives on a loop was made; whether the end of a block closed it.
+
+    ``since`` is when, in seconds of `time.monotonic`, where somebody wants to know.
+    """
 
     pid: int
     made_at: Spot | None
     block_ended: bool = False
+    since: float | None = None
 
 
 _numbers = itertools.count()

@@ -1,6 +1,7 @@
 """The health of workers: `celery inspect homeloop`, and what Prometheus is told of a prefork pool."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from homeloop import ask_process, local_processes
 
 WAIT = 30.0  # seconds for a result
 APPS = Path(__file__).parent / "apps"
@@ -62,6 +65,62 @@ def test_f4_remote_control_tells_the_health_of_each_process(
     assert told[pid]["monitored"]
     assert told[pid]["status"] in ("healthy", "warning")  # a busy machine is slow
     assert told[pid]["runtimes"][0]["statistics"]["finished"] >= 1
+
+
+def test_f3_a_stopped_child_is_told_by_its_parent(
+    celery_environment: None,
+    load_app: LoadApp,
+    start_worker: Any,
+    ask_worker: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that got SIGSTOP cannot tell it; remote control, ``homeloop ps`` and the page can."""
+    tasks = load_app("health_tasks")
+    monkeypatch.setenv("WATCHED", "yes")
+    with start_worker("health_tasks", "prefork", 1):
+        pid = tasks.process_id.delay().get(timeout=WAIT)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            told = ask_worker(tasks.app)[str(pid)]
+            (process,) = local_processes(timeout=WAIT, pid=pid)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert told["status"] == process.state == "stopped"
+    assert f"kill -CONT {pid}" in told["recommendations"][0]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "custom"])
+def test_f3_the_page_is_told_of_jobs(
+    celery_environment: None, load_app: LoadApp, start_worker: Any, wait_until: Callable[..., None], pool: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Celery's id and task, the loop and its thread, the node of the graph that the job is in."""
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "homeloop.adapters.celery.pool:TaskPool")
+    tasks = load_app("health_tasks")
+    monkeypatch.setenv("WATCHED", "yes")
+    found: dict[str, Any] = {}
+
+    def is_in_the_node() -> bool:
+        told = job.info
+        if isinstance(told, dict) and "pid" in told:
+            found.update(ask_process(told["pid"], "page", timeout=WAIT))
+        return any("graph node" in each["labels"] for each in found.get("jobs", ()))
+
+    with start_worker("health_tasks", pool, 1):
+        job = tasks.walk_graph.delay()
+        wait_until(is_in_the_node, "the graph's node", bound=2 * WAIT, describe=lambda: found.get("jobs"))
+        (told,) = found["jobs"]
+        loops = {loop["home"]["loop"]: loop for loop in found["report"]["loops"]}
+        (tmp_path / "log").touch()
+        job.get(timeout=WAIT)
+    assert told["labels"] == {
+        "celery id": job.id,
+        "celery task": "health_tasks.walk_graph",
+        "graph node": "extract",
+        "thread_id": "case-7",
+    }
+    assert loops[told["loop"]]["home"]["thread"] == "homeloop"
+    assert any(frame.endswith("in extract") for frame in told["waiting_at"])
 
 
 def test_f4_celerys_own_command_line_knows_it(

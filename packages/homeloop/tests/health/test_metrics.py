@@ -1,6 +1,7 @@
 """F4, metrics: what Prometheus and OpenTelemetry are told, by one process and by several."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,9 @@ from homeloop import METRICS, HealthMonitor, LoopLocal, LoopRuntime, measure
 from homeloop.adapters import opentelemetry, prometheus
 from homeloop.adapters.prometheus import prometheus_name
 
-DOCUMENTED = Path(__file__).parents[4] / "docs" / "reference" / "metrics.md"
+REFERENCE = Path(__file__).parents[4] / "docs" / "reference"
+DOCUMENTED = REFERENCE / "metrics.md"
+DASHBOARD = REFERENCE / "grafana-homeloop.json"
 ROW = re.compile(
     r"^\| `([a-z0-9._]+)` \| `([a-z0-9_]+)` \| (gauge|counter) \| `(\S+)` \| (.*) \| (.*) \|$", re.MULTILINE
 )
@@ -37,6 +40,39 @@ def test_f4_the_documented_metrics_are_those_that_there_are() -> None:
         for metric in METRICS
     ]
     assert ROW.findall(DOCUMENTED.read_text("utf-8")) == there_are
+
+
+def test_f4_the_dashboard_asks_for_metrics_that_there_are(patient: HealthMonitor) -> None:
+    """For each of them, under the name that the exporter tells Prometheus, and by labels that it has."""
+    registry = CollectorRegistry()
+    prometheus.install(registry, patient)
+    exported = {
+        line.split()[2]
+        + ("_total" if line.endswith(" counter") and not line.split()[2].endswith("_total") else "")
+        for line in generate_latest(registry).decode().splitlines()
+        if line.startswith("# TYPE ")
+    }
+    labels = {prometheus_name(metric): {*metric.labels, "instance"} for metric in METRICS}
+    dashboard = json.loads(DASHBOARD.read_text("utf-8"))
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    targets = [target for panel in panels for target in panel["targets"]]
+    asked: set[str] = set()
+    for target in targets:
+        (name,) = re.findall(r"\b(?:homeloop|asyncio)_[a-z0-9_]+", target["expr"])
+        asked.add(name)
+        used = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        assert used <= labels[name.removesuffix("_total")], target
+        assert target["expr"].count("(") == target["expr"].count(")")
+        assert 'job=~"$job", instance=~"$instance"' in target["expr"]
+    assert asked == exported
+    assert {"datasource", "instance", "job"} == {each["name"] for each in dashboard["templating"]["list"]}
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    cells = [
+        (x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])
+    ]
+    assert len(cells) == len(set(cells)), "panels overlap"
 
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:

@@ -41,7 +41,7 @@ from homeloop.adapters import redis as of_redis
 from homeloop.adapters import sqlalchemy as of_sqlalchemy
 from homeloop.cli._ps import process_lines
 from homeloop.health import LocalProcess
-from homeloop.health._judgement import judge
+from homeloop.health._judgement import judge, size
 
 BOUND = 20.0  # seconds
 NAME = "orders"
@@ -291,6 +291,28 @@ def test_several_exhausted_pools_of_one_resource_are_one_finding() -> None:
     resource = ResourceHealth("users", ResourceStatistics(misses=3, instances=instances), 1)
     (finding,) = judge([], [], [resource], [], HealthThresholds())
     assert finding.fact == "pool users exhausted: 3 of 3 in use, 9 wait, and 1 other pools of it are exhausted"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (
+            7,
+            "users: 7 connections were wanted at the same time, and the pool gives 3; "
+            "a limit of 7 makes nobody wait",
+        ),
+        (2, "users: at most 2 connections at the same time; a pool of that size makes nobody wait"),
+        (1, None),
+        (None, "users: at most 4 leases of one instance at the same time; a pool of that size makes nobody wait"),
+    ],
+)
+def test_f4_the_size_of_a_pool_is_hinted_at(wanted: int | None, told: str | None) -> None:
+    """By the connections that were in use or waited for at the most; else by the leases."""
+    home = Affinity(1, 7, "asyncio.SelectorEventLoop", "worker")
+    pool = None if wanted is None else PoolStatistics(3, 3, 3, 1)
+    figures = ResourceStatistics(misses=1, instances=(InstanceStatistics(home, 1.0, 0, True, pool),))
+    hints = size([], [ResourceHealth("users", figures, 4, wanted)])
+    assert [hint.text for hint in hints] == ([] if told is None else [told])
 
 
 USE_PRODUCT = """

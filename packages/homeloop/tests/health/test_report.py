@@ -27,8 +27,10 @@ from homeloop._events import (
     CallAbandoned,
     CallbackFailed,
     Event,
+    InterpreterStalled,
     LoopBlocked,
     LoopFault,
+    LoopStalled,
     ResourceCloseFailed,
     ResourceDropped,
     RuntimeDied,
@@ -39,10 +41,12 @@ from homeloop._events import (
     WorkerStarted,
     emit,
 )
+from homeloop._provenance import LoopFact, Place
 from homeloop.errors import CallTimeoutError
+from homeloop.health._advice import ADVICE
 from homeloop.health._census import take_census, tasks_asked_for, tasks_known
 from homeloop.health._incidents import KINDS
-from homeloop.health._judgement import ADVICE, judge
+from homeloop.health._judgement import judge
 
 BOUND = 20.0  # seconds
 Settle = Callable[[LoopRuntime], None]
@@ -311,6 +315,9 @@ def test_faults_are_findings_for_a_while(event: Event, found: str, patient: Heal
     assert "and 1 more like it before" in finding.fact
     assert finding.advice
     assert [incident.kind for incident in report.incidents] == [found, found]
+    incident = report.incidents[0]
+    assert not incident.text.startswith(type(event).__name__), "it is told in words"
+    assert incident.advice == finding.advice
     assert report.counts == {type(event).__name__: 2}
     patient.thresholds = HealthThresholds(memory=1e-9)
     assert patient.report().incidents == ()
@@ -319,6 +326,23 @@ def test_faults_are_findings_for_a_while(event: Event, found: str, patient: Heal
 def test_every_fault_has_advice() -> None:
     """No kind of incident is without one."""
     assert set(KINDS.values()) <= set(ADVICE)
+
+
+def test_f3_an_incident_has_what_is_known_of_it(patient: HealthMonitor) -> None:
+    """Its stack, innermost last, and facts with names: of a fault that tracing saw, the loops and places."""
+    patient.start()
+    loop = LoopFact("uvloop.Loop", "running", thread="api", made_at=Place("api.py", 3, "main"))
+    emit(LoopFault("two-live-loops", "asyncio.Lock", "told", Place("a.py", 1, "f"), None, loop, None))
+    emit(LoopStalled("api", HOME, 3.0, ("a.py:1 in f", "b.py:2 in g"), None))
+    emit(InterpreterStalled(2.0, (("worker", "c.py:1 in h", "c.py:2 in i"),)))
+    stalled, blocked, fault = patient.report().incidents
+    assert stalled.stack == ("worker: c.py:1 in h", "worker: c.py:2 in i")
+    assert blocked.stack == ("a.py:1 in f", "b.py:2 in g")
+    assert dict(blocked.facts)["seconds"] == "3.0"
+    facts = dict(fault.facts)
+    assert facts["lives on"] == "uvloop.Loop, running, thread 'api', made at api.py:3 in main"
+    assert facts["used at"] == "a.py:1 in f"
+    assert facts["explained by"] == "homeloop explain two-live-loops"
 
 
 def test_f3_worker_recycling_is_counted(patient: HealthMonitor) -> None:

@@ -114,7 +114,7 @@ def test_a_delivery_survives_kill_9_of_the_api(
     environment |= {
         "WORKFLOW_WEBHOOK_SECRETS": json.dumps([SECRET]),
         "WORKFLOW_PRIVATE_HOSTS": '["127.0.0.1"]',
-        "WORKFLOW_WEBHOOK_TIMEOUT": "1",
+        "WORKFLOW_WEBHOOK_TIMEOUT": "60",
         "WORKFLOW_REAP_INTERVAL": "0.05",
     }
 
@@ -134,6 +134,9 @@ def test_a_delivery_survives_kill_9_of_the_api(
     async def statuses(pool: asyncpg.Pool) -> list[str]:
         return [row["status"] for row in await pool.fetch("SELECT status FROM workflow.webhook_deliveries")]
 
+    async def let_the_lease_be_over(pool: asyncpg.Pool) -> None:
+        await pool.execute("UPDATE workflow.webhook_deliveries SET next_attempt_at = clock_timestamp()")
+
     asyncio.run(with_database(end_run))
     receiver.gate = threading.Event()
     with api_process(environment) as process:
@@ -141,8 +144,11 @@ def test_a_delivery_survives_kill_9_of_the_api(
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert asyncio.run(with_database(statuses)) == ["pending"]
+    asyncio.run(with_database(let_the_lease_be_over))
+    receiver.arrived.clear()
     with api_process(environment):
-        wait_until(lambda: len(receiver.received) >= 2)
+        assert receiver.arrived.wait(60)
         receiver.gate.set()
         wait_until(lambda: asyncio.run(with_database(statuses)) == ["delivered"])
+    assert len(receiver.received) == 2
     assert len({each.headers["webhook-id"] for each in receiver.received}) == 1

@@ -8,6 +8,9 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from workflow_service.cli.commands import main
+from workflow_service.cli.view import View
+from workflow_service.cli.workflow_commands import warn_of_definitions
+from workflow_service.local.service import Connection
 
 GOOD = """\
 name: good
@@ -114,7 +117,7 @@ def test_a_dry_run_goes_on_with_what_it_is_told(good: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        ([], 1, "error: input lacks 'city'"),
+        ([], 1, "error: input.city is missing"),
         (["--input", "[]"], 1, "error: input must be an object (keys and values), is a list"),
         (["--input", "{"], 2, "this is no JSON"),
         (["--input", "@gone.json"], 2, "gone.json cannot be read"),
@@ -135,3 +138,19 @@ def test_a_dry_run_of_a_wrong_definition_tells_its_faults(tmp_path: Path) -> Non
     result = run("dry-run", tmp_path / "x.yaml")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"{tmp_path}/x.yaml:1:1: the definition lacks")
+
+
+def test_up_names_the_definitions_that_it_leaves_out(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the terminal where it starts: the log is somewhere else."""
+    (good / "wrong.yaml").write_text("name: x\n")
+    warn_of_definitions(good, View())
+    said = capsys.readouterr().err
+    assert said == f"left out: {good}/wrong.yaml:1:1: the definition lacks 'description', 'steps', 'output'\n"
+
+
+def test_the_folder_of_definitions_may_be_relative(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's processes run in another folder."""
+    monkeypatch.chdir(good.parent)
+    monkeypatch.setenv("WORKFLOW_DEFINITIONS", good.name)
+    connection = Connection(1, 0.0, "http://127.0.0.1:1/", 1, "postgresql://h/d", "memory://", {"a": "key"})
+    assert connection.environment(good)["WORKFLOW_DEFINITIONS"] == str(good)

@@ -52,7 +52,7 @@ outputs: {}
         "6:25: unknown key 'pattern'; there are: additionalProperties, default",
         "8:3: steps.weather lacks 'service'",
         "10:5: unknown key 'servce'; did you mean 'service'?",
-        "12:23: steps.weather.retry.attempts: 0 is less than the minimum of 1",
+        "12:23: steps.weather.retry.attempts must be at least 1, is 0",
         '13:15: steps.weather.on_error must be one of "fail", "continue"',
         "14:3: the name 'w-x' must begin with a small letter",
         "15:11: steps.w-x.type must be one of",
@@ -235,7 +235,7 @@ SERVICES = [
             [
                 "4:69: current needs 'q'",
                 "4:78: current has no parameter 'qq'; did you mean 'q'?",
-                "4:91: current's days: 4 is greater than the maximum of 3",
+                "4:91: current's days must be at most 3, is 4",
             ],
         ),
     ],

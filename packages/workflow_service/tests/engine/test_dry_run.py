@@ -64,7 +64,10 @@ def test_assumed_answers_let_it_go_on() -> None:
 
 @pytest.mark.parametrize(
     ("input_data", "assumed", "told"),
-    [({}, {}, "input lacks 'city'"), ({"city": "x"}, {"wether": 1}, "no step 'wether'; did you mean 'weather'?")],
+    [
+        ({}, {}, "input.city is missing"),
+        ({"city": "x"}, {"wether": 1}, "no step 'wether'; did you mean 'weather'?"),
+    ],
 )
 def test_what_cannot_be_is_refused(input_data: dict[str, Any], assumed: dict[str, Any], told: str) -> None:
     """As it would be in a run."""

@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from workflow_service.ports import InvalidInputError, RunContext, WorkflowError
+from workflow_service.ports import Drain, DrainedError, InvalidInputError, RunContext, WorkflowError
 from workflow_service.workflows.graphs import GraphWorkflow, report, user_of
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -103,9 +103,33 @@ def test_a_graph_runs_and_goes_on_where_its_worker_died(
     run(main)
 
 
+def test_a_graph_that_is_drained_ends_between_nodes_and_goes_on(in_memory: Any, run: Run, told: Any) -> None:
+    """The node under way ends and is kept."""
+    doings, drain, first, second = Doings(), Drain(), told(), told()
+
+    async def main() -> None:
+        run_id = uuid4()
+
+        async def asked_to_end(step: str, percent: int, description: str) -> None:
+            await first(step, percent, description)
+            drain.request()
+
+        workflow = made(doings, in_memory)
+        with pytest.raises(DrainedError):
+            await workflow.run(RunContext(run_id, "alice", {"text": "so"}, asked_to_end, drain))
+        assert doings.ran == ["split"]
+        answer = await workflow.run(RunContext(run_id, "alice", {"text": "so"}, second))
+        assert answer == {"said": "so so for alice"}
+        assert doings.ran == ["split", "join"]
+
+    run(main)
+
+
 def test_input_that_does_not_fit_is_refused(in_memory: Any) -> None:
     """By the schema that the page shows."""
-    with pytest.raises(InvalidInputError, match="input has no 'txt'; did you mean 'text'"):
+    with pytest.raises(
+        InvalidInputError, match=r"input\.text is missing; input\.txt is not known; did you mean 'text'"
+    ):
         made(Doings(), in_memory).check({"txt": "x"})
 
 

@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg import AsyncConnection
 
-from workflow_service.ports import RunContext, WorkflowError
+from workflow_service.domain.external import ExternalServiceResponse
+from workflow_service.ports import Drain, DrainedError, RunContext, WorkflowError
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -140,6 +141,35 @@ def test_a_run_goes_on_after_kill_9(bench: Any, run: Run, empty_database: str, t
     bench.services.says("s.hang", "asked again")
     assert run(lambda: bench.run(KILLED, run_id=run_id)) == {"all": ["a", "b", "asked again"]}
     assert bench.services.asked() == ["s.hang"]
+
+
+def test_a_run_that_is_drained_ends_between_steps_and_goes_on(bench: Any, run: Run) -> None:
+    """Steps under way end and are kept; those that would come next begin in the second life."""
+    text = """\
+max_parallel: 2
+steps:
+  a: {type: external_service, service: s, operation: a}
+  x: {type: external_service, service: s, operation: d}
+  waiting: {type: external_service, service: s, operation: c}
+  after: {type: external_service, service: s, operation: c, needs: [a]}
+output: {all: "${{ [steps.a.data.of, steps.x.data.of, steps.waiting.data.of, steps.after.data.of] }}"}
+"""
+
+    async def main() -> None:
+        run_id, drain, told = uuid4(), Drain(), bench.told
+
+        async def asked_to_end(_params: Any) -> ExternalServiceResponse:
+            drain.request()
+            return ExternalServiceResponse(True, {"of": "a"})
+
+        bench.services.answers["s.a"] = asked_to_end
+        with pytest.raises(DrainedError):
+            await bench.workflow(text).run(RunContext(run_id, "alice", {}, told, drain))
+        assert sorted(told.names) == ["a", "x"]
+        assert await bench.run(text, run_id=run_id) == {"all": ["a", "d", "c", "c"]}
+        assert sorted(bench.services.asked()) == ["s.a", "s.c", "s.c", "s.d"]
+
+    run(main)
 
 
 async def kept(url: str) -> list[Any]:

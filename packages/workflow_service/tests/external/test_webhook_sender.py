@@ -82,10 +82,11 @@ def test_receivers_that_do_not_answer(run: Run, receiver: Any, unused_port: int,
 
     async def scenario() -> None:
         assert await sender.send(due(receiver.url)) == Outcome(error="no answer within 0.2 s")
-        away = await sender.send(due(f"http://127.0.0.1:{unused_port}/"))
+        patient = SignedWebhooks(SECRETS, LOCAL, 60)
+        away = await patient.send(due(f"http://127.0.0.1:{unused_port}/"))
         assert away == Outcome(error="the host cannot be reached, or broke off")
         receiver.arrived.clear()
-        task = asyncio.create_task(SignedWebhooks(SECRETS, LOCAL, 60).send(due(receiver.url)))
+        task = asyncio.create_task(patient.send(due(receiver.url)))
         assert await asyncio.to_thread(receiver.arrived.wait, 20)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,11 +1,12 @@
 """A workflow of five steps that writes down whatever it does, for processes that are killed in the middle.
 
-Whoever imports it has it among the service's workflows: the worker and the API of the fault matrix do.
+A plug-in: processes with this folder on their path find it by the entry point in ``fault_ledger-1.dist-info``.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -13,11 +14,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
 from homeloop import LoopLocal
-from workflow_service import bootstrap
-from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
-from workflow_service.gateways.postgres.connection import Connect, open_connection
-from workflow_service.ports import RunContext, Workflow
-from workflow_service.settings import Settings
+from workflow_service.gateways.postgres.connection import open_connection
+from workflow_service.gateways.postgres.pool import Pool, lend, open_pool
+from workflow_service.ports import RunContext
+from workflow_service.workflows.plugins import WorkflowTools
 
 STEPS = 5
 PAUSE = 0.05  # seconds a step takes, so that a kill meets many runs in the middle of one
@@ -46,8 +46,10 @@ class Ledger:
     description = "Writes five lines."
     input_schema: Mapping[str, Any] = {"type": "object"}
 
-    def __init__(self, connect: Connect, checkpointer: Callable[[UUID], AbstractAsyncContextManager[Any]]) -> None:
-        self._connect = connect
+    def __init__(
+        self, pools: LoopLocal[Pool], checkpointer: Callable[[UUID], AbstractAsyncContextManager[Any]]
+    ) -> None:
+        self._pools = pools
         self._checkpointer = checkpointer
         graph = StateGraph(State)
         names = [f"step {number}" for number in range(1, STEPS + 1)]
@@ -80,7 +82,7 @@ class Ledger:
         async def step(_state: State, config: RunnableConfig) -> State:
             context: RunContext = config.get("configurable", {})["context"]
             await asyncio.sleep(PAUSE)
-            async with open_connection(self._connect) as connection:
+            async with self._pools() as pool, open_connection(lambda: lend(pool)) as connection:
                 await connection.execute(EXECUTE, context.run_id, name)
             await context.report(name, round(100 * number / STEPS), "")
             return {"done": number}
@@ -88,19 +90,7 @@ class Ledger:
         return step
 
 
-_real_workflows = bootstrap._workflows
-
-
-def _with_ledger(settings: Settings, connect: Connect) -> Mapping[str, Workflow]:
-    pools = LoopLocal(lambda: open_checkpoint_pool(settings.database_url, 3, settings.run_lease), name="ledger")
-
-    @asynccontextmanager
-    async def checkpointer(run_id: UUID) -> AsyncGenerator[Any, None]:
-        async with pools() as pool, saver_on(pool, run_id) as saver:
-            yield saver
-
-    ledger = Ledger(connect, checkpointer)
-    return {**_real_workflows(settings, connect), ledger.name: ledger}
-
-
-bootstrap._workflows = _with_ledger
+def make(tools: WorkflowTools) -> Ledger:
+    """Make the workflow; what it writes goes to the service's own database."""
+    url = os.environ["DATABASE_URL"]
+    return Ledger(LoopLocal(lambda: open_pool(url, 2, 10.0), name="ledger"), tools.checkpointer)

@@ -16,7 +16,7 @@ from fault_campaign import Outcome
 
 HEAD = """# The fault matrix
 
-Written by `make fault-matrix` on {date}, not by hand. In each line {runs} runs of a workflow of five steps, on
+Written by `make fault-matrix` on {date}, not by hand. In each line runs of a workflow of five steps, on
 two workers with eight threads each; at a quarter, half and three quarters of them `kill -9` of the part named (of
 workers: both), which is started again a second later. The runs take the tiers none, context and thread in turn.
 All servers are the harness's own. Redis keeps nothing on disk, so it loses its messages; the filesystem broker has
@@ -44,23 +44,37 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="the file for the table")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped on the way out
-    lines, is_right = [], True
+    rows, is_right = _kept(options.write), True
     for broker in options.brokers:
-        if reason := fault_servers.absence(broker):
-            print(f"{broker}: {reason}", flush=True)
-            lines.append(_row(broker, f"not run: {reason}", *[""] * (len(COLUMNS) - 2)))
-            continue
+        reason = fault_servers.absence(broker)
         for victim in options.victims:
-            outcome = fault_campaign.campaign(broker, [victim] * 3, options.runs)
-            complaints = outcome.complaints()
-            is_right = is_right and not complaints
-            lines.append(_line(outcome, victim, complaints))
-            print(lines[-1], flush=True)
-    if options.write is not None:
-        head = HEAD.format(date=date.today().isoformat(), runs=options.runs)
-        table = [_row(*COLUMNS), _row(*["---"] * len(COLUMNS)), *lines]
-        options.write.write_text(head + "\n".join(table) + "\n")
+            if reason is not None:
+                row = _row(broker, victim, f"not run: {reason}", *[""] * (len(COLUMNS) - 3))
+            else:
+                outcome = fault_campaign.campaign(broker, [victim] * 3, options.runs)
+                complaints = outcome.complaints()
+                is_right = is_right and not complaints
+                row = _line(outcome, victim, complaints)
+            print(row, flush=True)
+            rows[broker, victim] = row
+            if options.write is not None:
+                _write(options.write, rows)
     return 0 if is_right else 1
+
+
+def _kept(file: Path | None) -> dict[tuple[str, str], str]:
+    """Return the lines that stand in the file, by broker and victim: those that are not run again stay."""
+    text = file.read_text() if file is not None and file.exists() else ""
+    split = {
+        line: [cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("|")
+    }
+    return {(cells[1], cells[2]): line for line, cells in split.items() if cells[1] in fault_servers.BROKERS}
+
+
+def _write(file: Path, rows: dict[tuple[str, str], str]) -> None:
+    order = [(broker, victim) for broker in fault_servers.BROKERS for victim in fault_campaign.VICTIMS]
+    table = [_row(*COLUMNS), _row(*["---"] * len(COLUMNS)), *(rows[key] for key in order if key in rows)]
+    file.write_text(HEAD.format(date=date.today().isoformat()) + "\n".join(table) + "\n")
 
 
 def _line(outcome: Outcome, victim: str, complaints: list[str]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from workflow_service.domain.run import NewRun
@@ -92,6 +93,32 @@ def test_a_feed_whose_connection_is_ended_wakes_everybody_and_goes_on(with_pool,
             await store.claim(runs[0].id, "worker", 60)
             assert await wait_first(30)
             assert not await wait_second(0)
+
+    with_pool(scenario)
+
+
+def test_a_feed_goes_on_whatever_the_driver_makes_of_a_killed_server(with_pool, database, monkeypatch):
+    """asyncpg reports some of them as faults of its own; the next attempt to connect follows all the same."""
+    connect, refusals = (
+        asyncpg.connect,
+        [asyncpg.InternalClientError("cannot switch to state 11"), OSError("away")],
+    )
+
+    async def scenario(pool):
+        async with PostgresRunFeed(database) as feed, feed.watch(uuid4()) as wait:
+            monkeypatch.setattr(asyncpg, "connect", refuse_first)
+            await pool.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = $1 AND datname = current_database()",
+                APPLICATION_NAME,
+            )
+            assert await wait(30)
+            assert refusals == []
+
+    async def refuse_first(*args, **options):
+        if refusals:
+            raise refusals.pop()
+        return await connect(*args, **options)
 
     with_pool(scenario)
 

@@ -170,6 +170,35 @@ def test_earlier_analysis_opens_from_the_list_and_by_its_address(person: Any) ->
     expect(person.page.locator("#run-title")).to_have_text("kept 📎.md")
 
 
+def test_what_a_language_model_added_is_told(person: Any) -> None:
+    """Who found what, and what the model read, left out and cost, stand with the findings and the summary."""
+    usage = {"model": "openai:m", "input_tokens": 900, "output_tokens": 100, "cost": 0.0123}
+    counts = {
+        "windows": 1,
+        "chars": 9,
+        "chars_not_read": 0,
+        "confirmed": 1,
+        "added": 2,
+        "dropped": {"no quote": 1},
+    }
+
+    def read_by_model(route: Route) -> None:
+        result = route.fetch().json()
+        result["model"] = counts | {"usage": usage}
+        result["findings"][0]["source"] = "model"
+        route.fulfill(json=result)
+
+    person.page.route("**/result", read_by_model)
+    person.open()
+    person.upload("agreement.md", EMOJI_CONTRACT.encode())
+    person.wait_for_result()
+    told = person.page.locator("#summary-model")
+    expect(told).to_contain_text("read 1 part: it added 2 findings and confirmed 1")
+    expect(told).to_contain_text("1 finding that the text does not bear out was left out")
+    expect(told).to_contain_text("1000 tokens, USD 0.0123")
+    expect(person.page.locator("#findings .source").first).to_have_text("found by the language model")
+
+
 def test_lost_connection_is_told_and_taken_up_where_it_broke(person: Any) -> None:
     """After a break the page asks for what came after the last event it has: no step is lost or doubled."""
     person.open()

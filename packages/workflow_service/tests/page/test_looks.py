@@ -1,5 +1,6 @@
 """Readable in light and dark, on a desk and on a phone."""
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -66,15 +67,18 @@ NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, selec
     .map((control) => control.outerHTML)"""
 
 
-@pytest.fixture(params=["light", "dark", "phone"])
+PLACES = count()
+WAYS = {  # colours depend on the scheme alone, the layout on the width alone
+    "light desk": ({"width": 1280, "height": 860}, "light"),
+    "dark phone": ({"width": 400, "height": 740}, "dark"),
+}
+
+
+@pytest.fixture(params=list(WAYS))
 def context_options(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Each way the page is looked at."""
-    phone = request.param == "phone"
-    return {
-        "viewport": {"width": 360, "height": 740} if phone else {"width": 1280, "height": 860},
-        "color_scheme": "dark" if request.param == "dark" else "light",
-        "reduced_motion": "reduce",
-    }
+    viewport, scheme = WAYS[request.param]
+    return {"viewport": viewport, "color_scheme": scheme, "reduced_motion": "reduce"}
 
 
 def assert_looks_well(person: Any) -> None:
@@ -108,6 +112,58 @@ def test_every_view_is_readable_and_fits(person: Any) -> None:
     person.open()
     expect(page.locator("#latest li").first).to_be_visible()
     assert_looks_well(person)
+
+
+def test_views_of_workflows_and_runs_are_readable_and_fit(person: Any, held: Any) -> None:
+    """The same of forms with faults, runs that work, end and fail, results, questions, services and health."""
+    page = person.page
+    running = held.start(f"nowhere {next(PLACES)}")
+    person.open_form("every_field")
+    for name in ("Tags", "People"):
+        page.get_by_role("button", name=f"Add to {name}").click()
+    page.get_by_text("How it runs").click()
+    page.get_by_label("Isolation").select_option("Process")
+    person.start()
+    expect(page.locator("#workflow-faults")).to_be_visible()
+    assert_looks_well(person)
+    person.open(run=running)
+    expect(page.locator("#run-facts .status")).to_contain_text("Running")
+    assert_looks_well(person)
+    page.get_by_role("button", name="Cancel…").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert_looks_well(person)
+    page.keyboard.press("Escape")
+    person.go("runs")
+    expect(page.locator("#runs li").first).to_be_visible()
+    assert_looks_well(person)
+    held.gate.set()
+    person.open(run=running)
+    expect(page.locator("#failure")).to_be_visible(timeout=60_000)
+    page.get_by_text("What happened").click()
+    expect(page.locator("#history-list li").first).to_be_visible()
+    assert_looks_well(person)
+    person.open(run=finished(person.service))
+    expect(page.locator("#data")).to_be_visible()
+    assert_looks_well(person)
+    page.locator("#data-as-json").check()
+    assert_looks_well(person)
+    person.go("services")
+    page.locator("#services summary").first.click()
+    assert_looks_well(person)
+    person.go("health")
+    expect(page.locator("#health-loops li").first).to_be_visible()
+    assert_looks_well(person)
+
+
+def finished(service: Any) -> str:
+    """A run whose result is no contract's."""
+    document = service.upload("a.txt", CONTRACT)
+    people = [{"name": "Åsa " * 9, "age": 40}, {"name": "Bo"}]
+    given = {"place": "Umeå", "units": "metric", "contract": document, "people": people, "notes": "word " * 200}
+    request = {"workflow_name": "every_field", "input_data": given}
+    run = service.api.post("/api/v1/workflows/execute", json=request).json()["run_id"]
+    assert service.wait_for_end(run)["status"] == "succeeded"
+    return str(run)
 
 
 def test_way_back_to_the_list_on_a_phone(person: Any) -> None:

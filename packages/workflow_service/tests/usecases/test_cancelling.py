@@ -7,8 +7,8 @@ import pytest
 from workflow_service.domain.run import CancelMode, NewRun, RunStatus
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import ClaimLostError, DrainedError, RunStateError, StoreUnavailableError
+from workflow_service.usecases.afterlife import delete_run, forget_ended, resume_run
 from workflow_service.usecases.following import follow_run
-from workflow_service.usecases.steering import delete_run, forget_ended, resume_run
 
 pytestmark = pytest.mark.needs("postgres")
 

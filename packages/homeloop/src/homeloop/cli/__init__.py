@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from homeloop.cli import _check, _doctor, _explain, _ps, _top
+from homeloop.cli import _check, _doctor, _explain, _page, _ps, _top
 
 __all__ = ("main",)
 
-_COMMANDS = (_check, _doctor, _explain, _ps, _top)
+_COMMANDS = (_check, _doctor, _explain, _page, _ps, _top)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

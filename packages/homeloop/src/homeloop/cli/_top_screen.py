@@ -88,12 +88,13 @@ class Screen:
             stacks: What its threads and tasks do; None if that was not asked, or not answered.
             height: Lines that there are; None: as many as it takes.
         """
+        help_line = [] if height is None else [Text(_HELP[self.page], "dim")]  # nobody there has keys
         if process.state != "answered":
-            return Group(Text("\n".join(process_lines(process)), "bold red"), Text(_HELP[self.page], "dim"))
+            return Group(Text("\n".join(process_lines(process)), "bold red"), *help_line)
         head = Text(f"{process.pid}  {process.report['status']}  {process.report['command']}")
         head.stylize(_STYLES[process.report["status"]])
         body = self._loops(process.report) if self.page == "loops" else self._text(process.report, stacks, height)
-        return Group(head, body, Text(_HELP[self.page], "dim")) if height is not None else Group(head, body)
+        return Group(head, body, *help_line)
 
     def _at(self) -> int:
         """Return the loop that is chosen, or the first if that is gone."""

@@ -4,6 +4,7 @@ from homeloop.health._default import default_monitor
 from homeloop.health._door import LocalProcess, ask_process, local_processes
 from homeloop.health._metrics import METRICS, Measurement, Metric, measure
 from homeloop.health._monitor import HealthMonitor
+from homeloop.health._page import HealthPage
 from homeloop.health._pulse import Lag, Stall
 from homeloop.health._report import (
     Finding,
@@ -19,6 +20,7 @@ from homeloop.health._thresholds import HealthThresholds
 __all__ = (
     "Finding",
     "HealthMonitor",
+    "HealthPage",
     "HealthReport",
     "HealthThresholds",
     "Incident",

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any, Literal, cast
 
 from homeloop.runtime import is_ours
@@ -40,20 +41,60 @@ def take_census(loops: Iterable[Loop]) -> dict[Loop, LoopTasks]:
     Args:
         loops: Those that are known. Others are found by their tasks, where the interpreter tells them.
 
-    Thread: any. One pass of some 0.7 µs a task, which the loops' threads interrupt at will.
+    Thread: any. One pass of some 0.3 µs a task, which the loops' threads interrupt at will.
     """
-    tasks_of: dict[Loop, LoopTasks] = {}
+    kinds_of: dict[Loop, dict[str, _Kind]] = {}
+    one_by_one: list[AnyTask] = []
+    # What is done for each of tens of thousands is here, in one frame; all else is done for each kind of them.
     for task in find_tasks(loops):
-        loop = task.get_loop()
-        tasks = tasks_of.get(loop)
-        if tasks is None:
-            tasks = tasks_of[loop] = LoopTasks()
-        tasks.total += 1
-        if not task.done():
-            coroutine = _outermost(task)
-            tasks.langgraph += _owner(coroutine) == "langgraph"
-            tasks.pending[_name(coroutine)] += 1
+        kinds = kinds_of.get(loop := task.get_loop())
+        if kinds is None:
+            kinds = kinds_of[loop] = {}
+        coroutine: Any = task.get_coro()
+        try:
+            name, code = coroutine.__qualname__, coroutine.cr_code
+        except AttributeError:  # a generator, or an awaitable of C
+            one_by_one.append(task)
+            continue
+        kind = kinds.get(name)
+        if kind is None:
+            kind = kinds[name] = _Kind(code, _owner(coroutine))
+        if kind.code is not code or kind.owner == "homeloop":  # of the same name; or around another one
+            one_by_one.append(task)
+        elif task.done():
+            kind.ended += 1
+        else:
+            kind.pending += 1
+    tasks_of = {loop: _sum_up(kinds) for loop, kinds in kinds_of.items()}
+    for task in one_by_one:
+        _count_in(tasks_of[task.get_loop()], task)
     return tasks_of
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The tasks of a loop that run the same function."""
+
+    code: CodeType
+    owner: Literal["homeloop", "langgraph", ""]
+    ended: int = 0
+    pending: int = 0
+
+
+def _sum_up(kinds: dict[str, _Kind]) -> LoopTasks:
+    return LoopTasks(
+        sum(kind.ended + kind.pending for kind in kinds.values()),
+        sum(kind.pending for kind in kinds.values() if kind.owner == "langgraph"),
+        Counter({name: kind.pending for name, kind in kinds.items() if kind.pending}),
+    )
+
+
+def _count_in(tasks: LoopTasks, task: AnyTask) -> None:
+    tasks.total += 1
+    if not task.done():
+        coroutine = _outermost(task)
+        tasks.langgraph += _owner(coroutine) == "langgraph"
+        tasks.pending[_name(coroutine)] += 1
 
 
 def running_task(loop: Loop) -> str | None:
@@ -67,7 +108,21 @@ def running_task(loop: Loop) -> str | None:
 
 def task_name(task: AnyTask) -> str:
     """Name the coroutine that a task runs, homeloop's own left out."""
-    return _name(_outermost(task))
+    coroutine = _outermost(task)
+    # Of a call that runs at this moment, or has not begun, nobody tells what it has called.
+    return "a call" if _owner(coroutine) == "homeloop" else _name(coroutine)
+
+
+def task_code(task: AnyTask) -> CodeType | None:
+    """Return the code of the coroutine that a task runs, homeloop's own left out; None if it has none."""
+    coroutine = _outermost(task)
+    code: CodeType | None = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
+    return code
+
+
+def is_langgraphs(task: AnyTask) -> bool:
+    """Tell whether LangGraph made a task."""
+    return _owner(_outermost(task)) == "langgraph"
 
 
 def tasks_known(_: Iterable[Loop]) -> Iterable[AnyTask]:

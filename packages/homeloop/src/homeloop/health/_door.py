@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,10 +12,10 @@ from typing import Any, Literal
 
 from homeloop._events import logger
 from homeloop.health._watchdog import THREAD_NAME
-from homeloop.runtime import get_ident, leave_thread, real_socket, real_threading
+from homeloop.runtime import get_ident, leave_thread, real_selectors, real_socket, real_threading
 
-Question = Literal["report", "stacks"]
-"""The report of a process, or what its threads and tasks do."""
+Question = Literal["report", "stacks", "page"]
+"""The report of a process; what its threads and tasks do; all that its page shows."""
 
 Answers = Mapping[str, Callable[[], object]]
 
@@ -141,7 +142,8 @@ def ask_process(
 
     Args:
         question: ``"report"`` for `HealthReport.as_dict` and the process's ``command``; ``"stacks"`` for what its
-            threads and tasks do.
+            threads and tasks do; ``"page"`` for all that its page shows: the report, stacks, a tree of tasks,
+            jobs, and the last minutes of lag and load.
         timeout: Seconds to wait for each part of the answer.
 
     Raises:
@@ -169,10 +171,10 @@ def ask_process(
 
 def local_processes(timeout: float = _PATIENCE, pid: int | None = None) -> tuple[LocalProcess, ...]:
     """
-    Ask every process of this user that has a health monitor with a socket, one after the other.
+    Ask every process of this user that has a health monitor with a socket, all at the same time.
 
     Args:
-        timeout: Seconds to wait for each.
+        timeout: Seconds to wait for each part of an answer.
         pid: Ask this one only; there is none in what is returned if it has no such monitor.
 
     Raises:
@@ -180,23 +182,95 @@ def local_processes(timeout: float = _PATIENCE, pid: int | None = None) -> tuple
 
     Thread: any; it blocks.
     """
-    found: list[LocalProcess] = []
-    for path in sorted(
+    paths = sorted(
         own_folder().glob("[1-9]*.sock" if pid is None else f"{pid}.sock"), key=lambda path: int(path.stem)
-    ):
+    )
+    found: list[LocalProcess] = []
+    inquiries: list[_Inquiry] = []
+    for path in paths:
         number = int(path.stem)
+        if is_stopped(number):
+            found.append(LocalProcess(number, "stopped", {}))
+            continue
         try:
-            found.append(LocalProcess(number, "answered", ask_process(number, timeout=timeout)))
-        except ProcessLookupError:
+            inquiries.append(_Inquiry(number, path))
+        except (FileNotFoundError, ConnectionRefusedError):
             path.unlink(missing_ok=True)  # it was killed
-        except TimeoutError:
-            found.append(LocalProcess(number, "stopped" if _is_stopped(number) else "silent", {}))
-    return tuple(found)
+        except BlockingIOError:  # so many are asking it already
+            found.append(LocalProcess(number, "silent", {}))
+    found.extend(_hear(inquiries, timeout))
+    return tuple(sorted(found, key=lambda each: each.pid))
 
 
-def _is_stopped(pid: int) -> bool:
+class _Inquiry:
+    """
+    One process that is asked for its report; made, it has been asked.
+
+    Raises:
+        OSError: It cannot be reached.
+    """
+
+    def __init__(self, pid: int, path: Path) -> None:
+        self.pid = pid
+        self.parts: list[bytes] = []
+        self.is_over = False
+        self.socket: Any = real_socket().socket(real_socket().AF_UNIX)
+        try:
+            self.socket.setblocking(False)
+            self.socket.connect(str(path))
+            self.socket.sendall(b"report\n")
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def take(self) -> None:
+        """Take what has come."""
+        try:
+            part = self.socket.recv(65536)
+        except OSError:  # it ended while it answered
+            part = b""
+        self.is_over = not part
+        self.parts.append(part)
+
+    def told(self) -> LocalProcess:
+        """Return what it told, if it told all of it."""
+        try:
+            return LocalProcess(self.pid, "answered", json.loads(b"".join(self.parts)))
+        except ValueError:
+            return LocalProcess(self.pid, "stopped" if is_stopped(self.pid) else "silent", {})
+
+
+def _hear(inquiries: list[_Inquiry], timeout: float) -> list[LocalProcess]:
+    selectors = real_selectors()
+    with selectors.DefaultSelector() as selector:
+        for each in inquiries:
+            selector.register(each.socket, selectors.EVENT_READ, each)
+        while selector.get_map():
+            heard = selector.select(timeout)
+            if not heard:
+                break
+            for key, _ in heard:
+                key.data.take()
+                if key.data.is_over:
+                    selector.unregister(key.fileobj)
+    for each in inquiries:
+        each.socket.close()
+    return [each.told() for each in inquiries]
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped, by SIGSTOP or a debugger; False where the system does not tell."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:  # not on Linux, or it has ended meanwhile
         return False
     return status.rpartition(")")[2].split()[0] in ("T", "t")
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process that does not tell it; "" where the system does not tell either."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    return shlex.join(word.decode("utf-8", "replace") for word in words)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from homeloop.health._advice import ADVICE
 from homeloop.health._report import (
     Finding,
     Incident,
@@ -13,19 +14,6 @@ from homeloop.health._report import (
     Status,
 )
 from homeloop.health._thresholds import HealthThresholds
-
-ADVICE = {
-    "call-abandoned": "find what ignores its cancellation: `except BaseException`, or a call that blocks",
-    "callback-failed": "handle the error in the callback, or have it raised with on_error='raise'",
-    "interpreter-stalled": "find what keeps the interpreter's lock, and run it in a process of its own",
-    "loop-blocked": "move what blocks to asyncio.to_thread()",
-    "loop-fault": "`homeloop explain` tells what it means",
-    "resource-lost": "end the loop with shutdown_asyncgens(), as asyncio.run() does, and let closing end in time",
-    "runtime-lost": "see the log for what ended or blocked its loop",
-    "task-left": "await what you start before you return, or keep it in an asyncio.TaskGroup",
-    "worker-lost": "see its exit code in the log: -9 is often the system's, short of memory",
-}
-"""What to do about a kind of finding that events tell of."""
 
 _LASTING = frozenset({"loop-blocked", "call-abandoned"})
 """Faults that begin with an event and are seen as long as they last: they are not told twice."""
@@ -59,16 +47,7 @@ def size(runtimes: Iterable[RuntimeHealth], resources: Iterable[ResourceHealth])
     """Return the sizes that what was measured speaks for."""
     return (
         *(hint for runtime in runtimes for hint in _size_runtime(runtime)),
-        *(
-            SizingHint(
-                resource.name,
-                resource.most_leases,
-                f"{resource.name}: at most {resource.most_leases} leases of one instance at the same time; a "
-                "pool of that size makes nobody wait",
-            )
-            for resource in resources
-            if resource.most_leases > 1
-        ),
+        *(hint for resource in resources for hint in _size_resource(resource)),
     )
 
 
@@ -204,3 +183,17 @@ def _size_runtime(runtime: RuntimeHealth) -> Iterator[SizingHint]:
         yield SizingHint(
             runtime.name, threads, f"{runtime.name!r}: {threads} threads would leave no job of to_thread() waiting"
         )
+
+
+def _size_resource(resource: ResourceHealth) -> Iterator[SizingHint]:
+    wanted, what = resource.most_wanted, "connections"
+    if wanted is None:
+        wanted, what = resource.most_leases, "leases of one instance"
+    pools = (each.pool for each in resource.statistics.instances if each.pool is not None)
+    limit = min((pool.limit for pool in pools if pool.limit is not None), default=wanted)
+    if wanted > limit:
+        text = f"{wanted} {what} were wanted at the same time, and the pool gives {limit}; a limit of {wanted}"
+    else:
+        text = f"at most {wanted} {what} at the same time; a pool of that size"
+    if wanted > 1:
+        yield SizingHint(resource.name, wanted, f"{resource.name}: {text} makes nobody wait")

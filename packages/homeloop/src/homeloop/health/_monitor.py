@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,11 +29,13 @@ from homeloop.health._describing import affinity_elsewhere, describe_unknown, de
 from homeloop.health._door import Door
 from homeloop.health._incidents import Incidents
 from homeloop.health._judgement import judge, size, status_of
+from homeloop.health._page import HealthPage
 from homeloop.health._peaks import Peaks
 from homeloop.health._pulse import Pulse, called_by_loop
 from homeloop.health._report import HealthReport, LoopHealth
-from homeloop.health._stacks import tell_stacks
+from homeloop.health._stacks import tell_stacks, tell_threads
 from homeloop.health._thresholds import HealthThresholds
+from homeloop.health._tree import TaskTree, jobs_of
 from homeloop.health._watchdog import THREAD_NAME, Watchdog
 from homeloop.runtime import (
     RLock,
@@ -46,6 +49,9 @@ from homeloop.runtime import (
 
 _WAITING = ("threading.py:", "selectors.py:", "queue.py:", "socket.py:", "_workers.py:", "_waiting.py:")
 """How the innermost frame of a thread begins that does not hold the interpreter's lock: it waits."""
+
+
+_CHARTS = 50  # loops whose last minutes are told
 
 
 class HealthMonitor:
@@ -83,6 +89,7 @@ class HealthMonitor:
         self._unhear: Callable[[], None] | None = None  # there while it is started
         self._watchdog: Watchdog | None = None
         self._door: Door | None = None
+        self._page: HealthPage | None = None
         self._listeners: tuple[Callable[[HealthReport], object], ...] = ()
         self._forget_all()
         forget_in_child(self)
@@ -128,12 +135,14 @@ class HealthMonitor:
             unhear, self._unhear = self._unhear, None
             watchdog, self._watchdog = self._watchdog, None
             door, self._door = self._door, None
+            page, self._page = self._page, None
         if unhear is not None:
             unhear()
             atexit.unregister(self.stop)
         if door is not None:
             door.close()
-        ended = watchdog is None or watchdog.stop(timeout)
+        ended = page is None or page.stop(timeout)
+        ended = (watchdog is None or watchdog.stop(timeout)) and ended
         self._switch.disarm()
         self._pulses.clear()
         return ended
@@ -198,6 +207,33 @@ class HealthMonitor:
             counts=self._incidents.counts(),
         )
 
+    def serve(
+        self, port: int = 0, *, host: str = "127.0.0.1", token: str | None = None, names: Iterable[str] = ()
+    ) -> HealthPage:
+        """
+        Serve a live page of this process, and of this user's others that have a started monitor, until `stop`.
+
+        Print its ``address``, which has the token, for whoever may look. What is shown of a loop's lag and of
+        what blocks it needs `start`. A forked child serves nothing: its parent's page shows it.
+
+        Args:
+            port: The system chooses one if it is 0.
+            host, token, names: See `HealthPage`.
+
+        Raises:
+            OSError: The address is in use, as by another process of several that run the same program, or it is
+                none of this machine's.
+            RuntimeError: It is served already, or the system gives no thread.
+            ValueError: The token is too short, or has other characters than ``-``, ``_``, letters and digits.
+        """
+        page = HealthPage(self._tell_page, host=host, port=port, token=token, names=names)
+        with self._lock:
+            if self._page is not None and self._page.is_started:
+                raise RuntimeError("the page is served already; stop() of what serve() returned ends it")
+            page.start()
+            self._page = page
+        return page
+
     def listen(self, listener: Callable[[HealthReport], object]) -> Callable[[], None]:
         """
         Have a function called with the report of each assessment, on the monitor's thread.
@@ -233,7 +269,7 @@ class HealthMonitor:
         """Watch nothing of the parent's, in a forked child. Called by the fork hook."""
         if self._door is not None:
             self._door.leave_to_parent()
-        self._watchdog = self._door = None
+        self._watchdog = self._door = self._page = None
         self._forget_all()
 
     def __enter__(self) -> Self:
@@ -253,6 +289,7 @@ class HealthMonitor:
         self._incidents = Incidents()
         self._peaks = Peaks()
         self._switch = DeadMansSwitch()
+        self._tree = TaskTree()
         self._found: frozenset[tuple[str, str]] = frozenset()
         self._due = 0.0  # monotonic: when the watchdog wants to look again
         self._assess_at = 0.0  # monotonic
@@ -273,7 +310,13 @@ class HealthMonitor:
                 self._open_door()
 
     def _open_door(self) -> None:
-        door = Door({"report": self._tell_owner, "stacks": lambda: tell_stacks(self._watched())})
+        door = Door(
+            {
+                "report": self._tell_owner,
+                "stacks": lambda: tell_stacks(self._watched()),
+                "page": self._tell_page,
+            }
+        )
         try:
             door.open()
         except (OSError, AttributeError) as error:  # also where there are no such sockets, or no users
@@ -282,7 +325,20 @@ class HealthMonitor:
             self._door = door
 
     def _tell_owner(self) -> dict[str, Any]:  # Any: what JSON knows
-        return {"command": shlex.join(sys.orig_argv), **self.report().as_dict()}
+        return {"command": shlex.join(sys.orig_argv), "parent": os.getppid(), **self.report().as_dict()}
+
+    def _tell_page(self) -> dict[str, Any]:
+        report = self._tell_owner()
+        watched = self._watched()
+        tree = self._tree.tell(watched)
+        return {
+            "report": report,
+            "thresholds": asdict(self.thresholds),
+            "tasks": tree,
+            "jobs": jobs_of(tree),
+            "threads": tell_threads(),
+            "history": {str(pulse.home.loop): pulse.history() for pulse in tuple(watched.values())[:_CHARTS]},
+        }
 
     def _look(self) -> float:
         now = time.monotonic()

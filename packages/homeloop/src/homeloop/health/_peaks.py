@@ -14,6 +14,7 @@ class Peaks:
     def __init__(self) -> None:
         self._in_flight: WeakKeyDictionary[Life, int] = WeakKeyDictionary()
         self._leases: WeakKeyDictionary[ResourceSource, int] = WeakKeyDictionary()
+        self._wanted: WeakKeyDictionary[ResourceSource, int] = WeakKeyDictionary()
 
     def of_runtimes(self, runtimes: Iterable[Life]) -> tuple[RuntimeHealth, ...]:
         """Look at runtimes; return their figures, by name."""
@@ -31,6 +32,9 @@ class Peaks:
             figures = resource.statistics()
             now = max((instance.leases for instance in figures.instances), default=0)
             most = self._leases[resource] = max(now, self._leases.get(resource, 0))
+            for pool in (each.pool for each in figures.instances if each.pool is not None):
+                wanted = pool.in_use + (pool.waiting or 0)
+                self._wanted[resource] = max(wanted, self._wanted.get(resource, 0))
             if figures.misses:
-                found.append(ResourceHealth(resource.name, figures, most))
+                found.append(ResourceHealth(resource.name, figures, most, self._wanted.get(resource)))
         return tuple(sorted(found, key=lambda each: each.name))

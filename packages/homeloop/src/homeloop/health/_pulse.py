@@ -13,6 +13,7 @@ from homeloop.health._census import running_task
 from homeloop.runtime import get_ident, loop_affinity, thread_stack
 
 _SAMPLES = 240  # of lag that are kept of a loop: two minutes with the default thresholds
+_CHART = 80  # samples of a chart
 _FRAMES = 16  # of a blocking stack, the loop's own included
 _LOOPS_OWN = re.compile(
     r"events\.py:\d+ in (Handle\.)?_run|_home\.py:\d+ in (Home\.)?run_forever|_call\.py:\d+ in (Call\.)?drive"
@@ -92,7 +93,7 @@ class Pulse:
         self._answer_given: _Answer | None = None
         self._last_answer: _Answer | None = None
         self._seen_at: tuple[str, ...] = ()  # what its thread did when it had not answered
-        self._lags: deque[float] = deque(maxlen=_SAMPLES)
+        self._lags: deque[tuple[float, float]] = deque(maxlen=_SAMPLES)  # when it was asked, how late it was
         self._shares: deque[tuple[float, float]] = deque(maxlen=_SAMPLES)  # busy seconds, of so many
 
     @property
@@ -123,7 +124,7 @@ class Pulse:
 
     def lag(self) -> Lag | None:
         """Return how late it answers; None if it was never asked. Thread: any."""
-        lags = sorted(self._lags.copy())
+        lags = sorted(lag for _, lag in self._lags.copy())
         if self.stall is not None:
             lags.append(max(self.stall.seconds, lags[-1] if lags else 0.0))
         if not lags:
@@ -136,6 +137,22 @@ class Pulse:
         shares = self._shares.copy()
         seconds = sum(all_of for _, all_of in shares)
         return sum(busy for busy, _ in shares) / seconds if seconds else None
+
+    def history(self) -> dict[str, list[list[float]]]:
+        """Return lag and load of the last minutes, for charts: how long ago, and how much. Thread: any."""
+        now = time.monotonic()
+        lags = [[now - asked, lag] for asked, lag in self._lags.copy()]
+        # The last answer ends the last share; each begins where the one before it ends.
+        loads: list[list[float]] = []
+        end = 0.0 if self._last_answer is None else now - self._last_answer.at
+        for busy, passed in reversed(self._shares.copy()):
+            loads.append([end, busy / passed if passed else 0.0])
+            end += passed
+        told = {"lag": _thinned(lags), "load": _thinned(loads[::-1])}
+        if (stall := self.stall) is not None:
+            told["lag"] += [[stall.seconds, 0.0], [0.0, stall.seconds]]  # it has waited ever longer
+            told["load"] += [[stall.seconds, 1.0], [0.0, 1.0]]
+        return told
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
         self._void, self._answer_given, self._seen_at = False, None, ()
@@ -160,7 +177,7 @@ class Pulse:
             self._last_answer = None
             return
         lag = answer.at - asked
-        self._lags.append(lag)
+        self._lags.append((asked, lag))
         if before is not None and before.ident == answer.ident:
             # The thread's CPU time does not tell of a loop that sleeps in a call, its lag not of one that works
             # between our questions: it was busy for the longer of the two at least.
@@ -183,6 +200,13 @@ class Pulse:
         self.stall = Stall(self._asked, waited, self._seen_at, task)
         if not told:
             emit(LoopStalled(self.name, self.home, waited, self._seen_at, task))
+
+
+def _thinned(samples: list[list[float]]) -> list[list[float]]:
+    """Return at most so many samples as a chart is wide, the worst of each few."""
+    together = -(-len(samples) // _CHART) or 1
+    parts = (samples[at : at + together] for at in range(0, len(samples), together))
+    return [[round(part[-1][0], 1), round(max(value for _, value in part), 5)] for part in parts]
 
 
 def called_by_loop(stack: tuple[str, ...]) -> tuple[str, ...]:

@@ -101,11 +101,20 @@ class RuntimeHealth:
 
 @dataclass(frozen=True, slots=True)
 class ResourceHealth:
-    """One resource: its counts, and the most leases of one instance that were held when the monitor looked."""
+    """
+    One resource.
+
+    Attributes:
+        statistics: Its counts.
+        most_leases: The most leases of one instance that were held when the monitor looked.
+        most_wanted: The most connections of one driver's pool that were in use or waited for then; None if no
+            pool of it was ever measured.
+    """
 
     name: str
     statistics: ResourceStatistics
     most_leases: int
+    most_wanted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +127,18 @@ class Incident:
         text: What happened.
         at: When, in seconds since the epoch.
         age: How long ago, in seconds.
+        advice: What to do.
+        stack: What blocked or waited, outermost frame first.
+        facts: What else is known, as names and values.
     """
 
     kind: str
     text: str
     at: float
     age: float
+    advice: str = ""
+    stack: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

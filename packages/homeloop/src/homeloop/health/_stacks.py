@@ -19,10 +19,6 @@ def tell_stacks(loops: Iterable[Loop]) -> dict[str, Any]:  # Any: what JSON know
 
     Thread: any.
     """
-    threads = [
-        {"name": thread.name, "stack": thread_stack(thread.ident, _FRAMES)}
-        for thread in real_threading().enumerate()
-    ]
     pending = [task for task in find_tasks(loops) if not task.done()]
     tasks = [
         {
@@ -33,4 +29,12 @@ def tell_stacks(loops: Iterable[Loop]) -> dict[str, Any]:  # Any: what JSON know
         }
         for task in pending[:_MOST]
     ]
-    return {"threads": threads, "tasks": tasks, "pending_tasks": len(pending)}
+    return {"threads": tell_threads(), "tasks": tasks, "pending_tasks": len(pending)}
+
+
+def tell_threads() -> list[dict[str, Any]]:  # Any: what JSON knows
+    """Tell what every thread does. Thread: any."""
+    return [
+        {"name": thread.name, "stack": thread_stack(thread.ident, _FRAMES)}
+        for thread in real_threading().enumerate()
+    ]

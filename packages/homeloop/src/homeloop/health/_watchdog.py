@@ -17,20 +17,29 @@ class Watchdog:
     Args:
         look: Returns how many seconds later it wants to be called again. An error of its is logged.
         pause: Seconds until it is called again after an error.
+        name: The thread's.
     """
 
-    def __init__(self, look: Callable[[], float], pause: float) -> None:
+    def __init__(self, look: Callable[[], float], pause: float, name: str = THREAD_NAME) -> None:
         self._look = look
         self._pause = pause
-        self._stop = allocate_lock()  # who gets it stops
-        self._stop.acquire()
+        self._bell = allocate_lock()  # who gets it need not wait any longer
+        self._bell.acquire()
+        self._stopped = False
         self._over: Future[None] = Future()
         use_original_lock(self._over)
-        self._thread = real_threading().Thread(target=self._main, name=THREAD_NAME, daemon=True)
+        self._thread = real_threading().Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def wake(self) -> None:
+        """Have ``look`` called now. Thread: any."""
+        try:
+            self._bell.release()
+        except RuntimeError:  # it rings already
+            pass
 
     def stop(self, timeout: float) -> bool:
         """
@@ -38,7 +47,8 @@ class Watchdog:
 
         To be called once. Thread: any; on the watchdog's own, nothing is waited for.
         """
-        self._stop.release()
+        self._stopped = True
+        self.wake()
         if get_ident() == self._thread.ident or not wait_done(self._over, timeout):
             return False
         self._thread.join()  # it is past its last statement
@@ -46,9 +56,8 @@ class Watchdog:
 
     def _main(self) -> None:
         try:
-            pause = 0.0
-            while not self._stop.acquire(True, pause):
-                pause = self._next_look()
+            while not self._stopped:
+                self._bell.acquire(True, self._next_look())
         finally:
             try:
                 leave_thread()

@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import importlib
 import importlib.util
+import selectors
 import socket
 import subprocess
 import sys
@@ -71,6 +72,11 @@ def real_subprocess() -> Any:
 def real_socket() -> Any:
     """Return the socket module that waits for nobody's hub: the usual one, or its original."""
     return original("socket") if threads_are_replaced() else socket
+
+
+def real_selectors() -> Any:
+    """Return the selectors module that waits for nobody's hub: the usual one, or its original."""
+    return original("selectors") if threads_are_replaced() else selectors
 
 
 def use_original_lock(future: "Future[Any]") -> None:

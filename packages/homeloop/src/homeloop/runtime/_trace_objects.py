@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -82,7 +83,7 @@ def _starting(find_spot: FindSpot, original: Method, switch: Switch) -> Method:
     def create_task(self: Any, *args: Any, **kwargs: Any) -> Any:
         task = original(self, *args, **kwargs)
         if switch.is_on:
-            object_records.put(task, ObjectRecord(os.getpid(), find_spot()))
+            object_records.put(task, ObjectRecord(os.getpid(), find_spot(), since=time.monotonic()))
         return task
 
     return create_task

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from workflow_service.ports import (
     EmptyFileError,
@@ -106,12 +107,25 @@ def add_problem_handlers(app: FastAPI) -> None:
         app.add_exception_handler(error, _service_problem)
 
 
-async def _http_problem(_request: Request, error: Exception) -> ProblemResponse:
+async def _http_problem(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {**(headers or {}), "Allow": ", ".join(_methods_of(request))}
     title = _TITLES.get(error.status_code, "Error")
     detail = error.detail if error.detail != title else ""
     kind = _KINDS.get(error.status_code)
-    return ProblemResponse(error.status_code, title, detail, kind=kind, headers=error.headers)
+    return ProblemResponse(error.status_code, title, detail, kind=kind, headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods of all routes that stand at an address: Starlette names those of the first one."""
+    methods: set[str] = set()
+    for route in request.app.router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
 
 
 async def _validation_problem(_request: Request, error: Exception) -> ProblemResponse:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 
 from workflow_service.ports import JobQueue, QueueUnavailableError, RunStore, StoreUnavailableError, Workflow
-from workflow_service.usecases.steering import forget_ended
+from workflow_service.usecases.afterlife import forget_ended
 
 _BATCH = 100  # runs per pass: bounds how fast a long queue is told again
 

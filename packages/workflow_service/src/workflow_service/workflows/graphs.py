@@ -5,12 +5,14 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphDrained
 from langgraph.graph import StateGraph
+from langgraph.runtime import RunControl
 
 from workflow_service.domain.run import JsonObject
-from workflow_service.ports import InvalidInputError, Report, RunContext, WorkflowError
+from workflow_service.ports import DrainedError, Report, RunContext, WorkflowError
 from workflow_service.workflows.engine.kept import Checkpointer
-from workflow_service.workflows.engine.schemas import input_faults, schema_fault, with_defaults
+from workflow_service.workflows.engine.schemas import check_input, schema_fault, with_defaults
 
 Graph = StateGraph[Any, Any, Any, Any]  # Any: the states of other people's graphs
 
@@ -55,9 +57,7 @@ class GraphWorkflow:
 
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError, with every fault, unless the input fits the schema."""
-        faults = input_faults(self.input_schema, input_data)
-        if faults:
-            raise InvalidInputError("; ".join(faults))
+        check_input(self.input_schema, input_data)
 
     async def run(self, context: RunContext) -> JsonObject:
         """
@@ -67,6 +67,7 @@ class GraphWorkflow:
             InvalidInputError: The input does not fit the schema.
             WorkflowError: The graph waits for an answer of a person, which runs cannot give.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            DrainedError: It was asked to end between two steps, and has.
             Exception: Whatever a node raises.
         """
         self.check(context.input_data)
@@ -83,7 +84,12 @@ class GraphWorkflow:
             start: Any = None  # go on where the checkpoint is; any input would begin anew
             if kept.created_at is None:
                 start = with_defaults(self.input_schema, context.input_data)
-            output: Mapping[str, Any] = await graph.ainvoke(start, config, durability="sync")
+            control = RunControl()
+            context.drain.on_request(control.request_drain)
+            try:
+                output: Mapping[str, Any] = await graph.ainvoke(start, config, durability="sync", control=control)
+            except GraphDrained as drained:
+                raise DrainedError("ended between two steps") from drained
         if "__interrupt__" in output:
             raise WorkflowError("the graph waits for the answer of a person, which a run cannot give")
         return output

@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Coroutine
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from celery.utils.threads import LocalStack
 
 from homeloop.errors import AdapterError
 
-_task_stack: Any = _state._task_stack  # the one stack behind `current_task`; it has no public name
+task_stack: Any = _state._task_stack  # the one stack behind `current_task`; it has no public name
 
 
 @dataclass(slots=True, eq=False)
@@ -100,11 +100,20 @@ def follow_context(*stacks: Any) -> None:
     if not hasattr(LocalStack(), "_local") or not hasattr(_state, "_tls"):
         reason = "USE_FAST_LOCALS is set" if os.environ.get("USE_FAST_LOCALS") else "unknown Celery"
         raise AdapterError(f"Celery's task stacks cannot follow a coroutine to the loop's thread ({reason})")
-    for stack in (_task_stack, *stacks):
+    for stack in (task_stack, *stacks):
         if not isinstance(stack._local, _ContextLocal):
             stack._local = _ContextLocal(stack._local)
     if not isinstance(_state._tls, _CurrentApp):
         _state._tls = _CurrentApp(_state._tls)
+
+
+def entry_of(stack: Any, context: Context) -> Any:
+    """Return the uppermost entry that a stack has in a context; None if it has none, or follows no contexts."""
+    local = stack._local
+    entry = context.get(local._top) if isinstance(local, _ContextLocal) else None
+    while entry is not None and entry.item is None:
+        entry = entry.below
+    return None if entry is None else entry.item
 
 
 class app_of:  # noqa: N801  # a context manager, read as `with app_of(task):`
@@ -123,10 +132,10 @@ class app_of:  # noqa: N801  # a context manager, read as `with app_of(task):`
 
 async def awaited(task: Any, request: Any, coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a task that was called directly on the loop's thread, with the request of that call."""
-    _task_stack.push(task)
+    task_stack.push(task)
     task.request_stack.push(request)
     try:
         return await coroutine
     finally:
         task.request_stack.pop()
-        _task_stack.pop()
+        task_stack.pop()

@@ -15,7 +15,7 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
-from homeloop import ask_process, default_monitor
+from homeloop import default_monitor, local_processes
 
 __all__ = ("homeloop",)
 
@@ -30,7 +30,8 @@ def homeloop(state: Any) -> dict[str, dict[str, Any]]:
     """
     Tell how the loops of a worker's processes are, by pid; see `homeloop.HealthReport.as_dict`.
 
-    A process that does not answer has the status ``"silent"``, one that cannot be asked ``"unknown"``.
+    A process that does not answer has the status ``"stopped"``, by SIGSTOP for one, or ``"silent"``; one that
+    cannot be asked has ``"unknown"``.
     """
     pids: list[int] | None = state.consumer.pool.info.get("processes")
     if pids is None:
@@ -39,10 +40,18 @@ def homeloop(state: Any) -> dict[str, dict[str, Any]]:
     return {str(pid): _ask(pid, deadline - time.monotonic()) for pid in pids}
 
 
+_SILENT = {
+    "stopped": "process {pid} is stopped, by SIGSTOP or a debugger; kill -CONT {pid} lets it go on",
+    "silent": "see what process {pid} does, with py-spy dump for one",
+}
+
+
 def _ask(pid: int, timeout: float) -> dict[str, Any]:
     try:
-        return ask_process(pid, timeout=max(timeout, 0.01))
-    except TimeoutError:
-        return {"status": "silent", "recommendations": [f"see what process {pid} does, with py-spy dump for one"]}
-    except (OSError, ValueError) as error:
+        for process in local_processes(max(timeout, 0.01), pid):
+            if process.state == "answered":
+                return process.report
+            return {"status": process.state, "recommendations": [_SILENT[process.state].format(pid=pid)]}
+    except OSError as error:
         return {"status": "unknown", "recommendations": [str(error)]}
+    return {"status": "unknown", "recommendations": [f"process {pid} has no health monitor that can be asked"]}

@@ -34,7 +34,7 @@ async def upload(
         return await _keep(file.filename or "", file.content_type, await file.read(), user_id, services, response)
 
 
-@router.get("/documents")
+@router.get("/documents", responses=problems())
 async def list_documents(
     user_id: User,
     services: Services,

@@ -17,8 +17,8 @@ from workflow_service.api.problems import ProblemResponse, problems
 from workflow_service.api.views import CancelRequest, EventView, RunDetail, RunPage
 from workflow_service.domain.run import Run, RunStatus
 from workflow_service.ports import StoreUnavailableError
+from workflow_service.usecases.afterlife import delete_run, resume_run
 from workflow_service.usecases.following import follow_run, wait_for_end
-from workflow_service.usecases.steering import cancel_run, delete_run, resume_run
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -75,7 +75,7 @@ async def cancel(
 ) -> RunDetail:
     """Tell a run to end; a harder mode may follow a softer one."""
     mode = (request or CancelRequest()).mode
-    run = await cancel_run(user_id, run_id, mode, runs=services.runs)
+    run = await services.runs.request_cancel(user_id, run_id, mode)
     return RunDetail.model_validate(_found(run, run_id))
 
 

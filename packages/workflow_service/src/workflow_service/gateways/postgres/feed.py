@@ -24,6 +24,8 @@ _PROBE_INTERVAL = 30.0  # seconds; a peer that vanished without a word is notice
 _PROBE_TIMEOUT = 10.0
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 10.0
+# The last is how asyncpg says, now and then, that a server was killed in the middle of an answer.
+_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class PostgresRunFeed:
         while True:
             try:
                 return await self._listen()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _AWAY as error:
                 _logger.warning("run feed: no connection (%s); next attempt in %.1f s", error, backoff)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
@@ -141,5 +143,5 @@ async def _wait_until_lost(connection: "ListeningConnection") -> None:
             return
         try:
             await connection.execute("SELECT 1", timeout=_PROBE_TIMEOUT)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _AWAY:
             return

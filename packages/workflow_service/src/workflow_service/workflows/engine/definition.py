@@ -11,7 +11,7 @@ from workflow_service.domain.external import ServiceDescription
 from workflow_service.domain.run import JsonObject
 from workflow_service.workflows.engine.expressions import Template
 from workflow_service.workflows.engine.problems import DefinitionError, Problem, did_you_mean
-from workflow_service.workflows.engine.schemas import input_faults
+from workflow_service.workflows.engine.schemas import faults_of
 from workflow_service.workflows.engine.source import MAX_CHARACTERS, Json, Source, texts
 
 ENDINGS = (".yaml", ".yml", ".json")
@@ -164,5 +164,5 @@ def _call_problems(
                 message = f"{call.operation} has no parameter {key!r}{did_you_mean(key, properties)}"
                 yield source.problem(place, message, at_key=True)
         elif not any("${{" in text for _, text in texts(value)):
-            for fault in input_faults(properties[key], value):
-                yield source.problem(place, fault.replace("input", f"{call.operation}'s {key}", 1))
+            for fault in faults_of(properties[key], value):
+                yield source.problem(place, fault.told_of(f"{call.operation}'s {key}"))

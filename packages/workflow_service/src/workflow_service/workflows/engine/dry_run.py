@@ -17,7 +17,7 @@ from workflow_service.workflows.engine.expressions import (
 )
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
 from workflow_service.workflows.engine.problems import did_you_mean
-from workflow_service.workflows.engine.schemas import input_faults, with_defaults
+from workflow_service.workflows.engine.schemas import check_input, with_defaults
 from workflow_service.workflows.engine.source import Json
 
 
@@ -66,14 +66,10 @@ def plan(definition: Definition, input_data: JsonObject, assumed: Mapping[str, J
     Raises:
         InvalidInputError: The input does not fit the schema, or ``assumed`` names a step that there is not.
     """
-    faults = input_faults(definition.input_schema, input_data)
-    faults += [
-        f"there is no step {name!r}{did_you_mean(name, definition.steps)}"
-        for name in assumed
-        if name not in definition.steps
-    ]
-    if faults:
-        raise InvalidInputError("; ".join(faults))
+    check_input(definition.input_schema, input_data)
+    for name in assumed:
+        if name not in definition.steps:
+            raise InvalidInputError(f"there is no step {name!r}{did_you_mean(name, definition.steps)}")
     planning = _Planning(definition, with_defaults(definition.input_schema, input_data), assumed)
     steps = tuple(planning.step(step) for step in definition.steps.values())
     return Plan(steps, planning.rendered(definition.output)[0])

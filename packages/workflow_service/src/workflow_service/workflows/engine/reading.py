@@ -19,7 +19,7 @@ from workflow_service.workflows.engine.definition import (
 from workflow_service.workflows.engine.expressions import Expression, ExpressionError, Template, pieces
 from workflow_service.workflows.engine.outcome import OUTCOME_FIELDS
 from workflow_service.workflows.engine.problems import DefinitionError, Problem, did_you_mean
-from workflow_service.workflows.engine.schemas import input_faults, schema_fault, structure_problems
+from workflow_service.workflows.engine.schemas import faults_of, schema_fault, structure_problems
 from workflow_service.workflows.engine.source import Json, Path, Source, canonical, texts
 
 _TIMEOUT = 60.0  # seconds: longer than services take, shorter than people wait
@@ -96,8 +96,8 @@ class _Reading:
                 message = f"there is no property {name!r}{did_you_mean(name, properties)}"
                 self._add((*path, "required", index), message)
         if "default" in schema:
-            for fault in input_faults(schema, schema["default"]):
-                self._add((*path, "default"), fault.replace("input", "this default", 1))
+            for fault in faults_of(schema, schema["default"]):
+                self._add((*path, "default"), fault.told_of("this default"))
         for name, each in properties.items():
             self._check_input(each, (*path, "properties", name))
         if "items" in schema:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,6 +12,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
 
 from workflow_service.domain.run import JsonObject
+from workflow_service.ports import InvalidInputError
 from workflow_service.workflows.engine.problems import Problem, did_you_mean
 from workflow_service.workflows.engine.source import Json, Path, Source
 
@@ -52,16 +54,37 @@ def structure_problems(source: Source) -> Iterator[Problem]:
                 yield source.problem((*path, key), message, at_key=True)
         elif "propertyNames" in error.absolute_schema_path:
             key = error.instance
-            yield source.problem((*path, key), _told(error, f"the name {key!r}"), at_key=True)
+            yield source.problem((*path, key), f"the name {key!r} {_told(error)}", at_key=True)
         else:
             # What is absent has no place: its parent's key has.
-            yield source.problem(path, _told(error, _called(path)), at_key=error.validator == "required")
+            message = f"{_called(path)} {_told(error)}"
+            yield source.problem(path, message, at_key=error.validator == "required")
 
 
-def input_faults(schema: JsonObject, value: Json) -> list[str]:
-    """Return what in ``value`` does not fit ``schema``, each with the place in it; empty if all fits."""
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """What in a value does not fit its schema. ``place`` is the path to it: "" or ``.people[0].name``."""
+
+    place: str
+    message: str
+
+    def told_of(self, what: str) -> str:
+        """Return the fault as a line about ``what``."""
+        return f"{what}{self.place} {self.message}"
+
+
+def faults_of(schema: JsonObject, value: Json) -> list[Fault]:
+    """Return what in ``value`` does not fit ``schema``, by place; empty if all fits."""
     validator = Draft202012Validator(schema, format_checker=_FORMATS)
-    return sorted(_input_fault(error) for error in validator.iter_errors(value))
+    return sorted(fault for error in validator.iter_errors(value) for fault in _faults(error))
+
+
+def check_input(schema: JsonObject, value: JsonObject) -> None:
+    """Raise InvalidInputError, with every fault and its place in the request, unless an input fits the schema."""
+    faults = faults_of(schema, value)
+    if faults:
+        text = "; ".join(fault.told_of("input") for fault in faults)
+        raise InvalidInputError(text, [(f"input_data{fault.place}", fault.message) for fault in faults])
 
 
 def with_defaults(schema: JsonObject, value: Json) -> Json:
@@ -83,7 +106,7 @@ def schema_fault(schema: Json) -> tuple[Path, str] | None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        return tuple(error.absolute_path), f"this is no JSON Schema: {_told(error, _called(error.absolute_path))}"
+        return tuple(error.absolute_path), f"this is no JSON Schema: {_called(error.absolute_path)} {_told(error)}"
     return None
 
 
@@ -92,12 +115,17 @@ def _definition_validator() -> Draft202012Validator:
     return Draft202012Validator(definition_schema())
 
 
-def _input_fault(error: ValidationError) -> str:
+def _faults(error: ValidationError) -> Iterator[Fault]:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
-    if error.validator == "additionalProperties":
+    rule: Any = error.validator_value
+    if error.validator == "required":  # the place is that of what is missing: a form shows it there
+        # jsonschema reports each missing key by itself
+        yield from (Fault(f"{place}.{key}", "is missing") for key in rule if f"{key!r} is" in error.message)
+    elif error.validator == "additionalProperties":
         known, unknown = _keys(error)
-        return "; ".join(f"input{place} has no {key!r}{did_you_mean(key, known)}" for key in unknown)
-    return _told(error, f"input{place}")
+        yield from (Fault(f"{place}.{key}", f"is not known{did_you_mean(key, known)}") for key in unknown)
+    else:
+        yield Fault(place, _told(error))
 
 
 def _keys(error: ValidationError) -> tuple[Collection[str], list[str]]:
@@ -108,35 +136,49 @@ def _keys(error: ValidationError) -> tuple[Collection[str], list[str]]:
     return known, sorted(set(instance) - set(known))
 
 
-def _told(error: ValidationError | SchemaError, what: str) -> str:
-    """Say in our words what a validation error means, for the kinds that people meet."""
+def _told(error: ValidationError | SchemaError) -> str:
+    """Say in our words what is wrong with a value, for the kinds of faults that people meet."""
     rule: Any = error.validator_value  # Any: the value of a keyword of JSON Schema
     instance: Any = error.instance
     schema: Any = error.schema
     match error.validator:
         case "required":
             missing = ", ".join(repr(key) for key in rule if key not in instance)
-            return f"{what} lacks {missing}"
+            return f"lacks {missing}"
         case "type":
             allowed = " or ".join(_NOUNS[each] for each in _listed(rule))
-            return f"{what} must be {allowed}, is {_noun(instance)}"
+            return f"must be {allowed}, is {_noun(instance)}"
         case "enum":
             shown = ", ".join(json.dumps(each, ensure_ascii=False) for each in rule)
             text = instance if isinstance(instance, str) else ""
             near = did_you_mean(text, [each for each in rule if isinstance(each, str)]) if text else ""
-            return f"{what} must be one of {shown}" + near * near.startswith("; did")
+            return f"must be one of {shown}" + near * near.startswith("; did")
         case "const":
-            return f"{what} must be {json.dumps(rule)}"
+            return f"must be {json.dumps(rule)}"
         case "pattern":
-            return f"{what} {schema.get('$comment', f'must match {rule}')}"
+            return str(schema.get("$comment", f"must match {rule}"))
         case "format":
-            return f"{what} must be {_FORMAT_NOUNS.get(rule, f'a {rule}')}, is {str(instance)[:60]!r}"
+            return f"must be {_FORMAT_NOUNS.get(rule, f'a {rule}')}, is {str(instance)[:60]!r}"
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" as word:
+            return f"must be {_BOUNDS[word]} {rule}, is {instance}"
         case "minLength" | "minItems" | "minProperties" if rule == 1:
-            return f"{what} must not be empty"
+            return "must not be empty"
+        case "minLength" | "maxLength":
+            bound = "at least" if error.validator == "minLength" else "at most"
+            return f"must have {bound} {rule:,} characters, has {len(instance):,}"
+        case "minItems" | "maxItems":
+            bound = "at least" if error.validator == "minItems" else "at most"
+            return f"must have {bound} {rule:,} entries, has {len(instance):,}"
     shown = str(error.message)
-    return f"{what}: {shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + '…'}"
+    return f"is wrong: {shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + '…'}"
 
 
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}
 _SHOWN = 200  # characters of a message that may quote the whole value
 _FORMAT_NOUNS = {
     "date": "a date such as 2026-11-30",

@@ -7,7 +7,7 @@ from uuid import UUID
 from workflow_service.domain.run import JsonObject
 from workflow_service.ports import (
     ClaimLostError,
-    InvalidInputError,
+    DrainedError,
     LanguageModel,
     ModelUnavailableError,
     RunContext,
@@ -20,7 +20,7 @@ from workflow_service.workflows.engine.definition import Definition, ModelCall, 
 from workflow_service.workflows.engine.expressions import ExpressionError
 from workflow_service.workflows.engine.kept import Checkpointer, KeptOutcomes
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
-from workflow_service.workflows.engine.schemas import input_faults, with_defaults
+from workflow_service.workflows.engine.schemas import check_input, with_defaults
 
 _SHOWN = 160  # characters of a reason in a line of progress
 
@@ -65,9 +65,7 @@ class DefinedWorkflow:
 
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError, with every fault, unless the input fits the schema."""
-        faults = input_faults(self.input_schema, input_data)
-        if faults:
-            raise InvalidInputError("; ".join(faults))
+        check_input(self.input_schema, input_data)
 
     async def run(self, context: RunContext) -> JsonObject:
         """
@@ -77,6 +75,7 @@ class DefinedWorkflow:
             InvalidInputError: The input does not fit the schema.
             WorkflowError: A step failed whose failure ends the run, or the output cannot be made.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
+            DrainedError: It was asked to end: steps under way have ended and are kept, no other has begun.
 
         Cancellation: ends all steps, closes what they have opened, then re-raises.
         """
@@ -100,6 +99,7 @@ class _Execution:
         self._asking = asking
         self._kept = kept
         self._report = context.report
+        self._drain = context.drain
         self._run = f"run {context.run_id}"
         self._input = with_defaults(definition.input_schema, context.input_data)
         self._outcomes: dict[str, Outcome] = {}
@@ -117,6 +117,8 @@ class _Execution:
                 self._begin(group)
         except ExceptionGroup as failures:
             raise _cause(failures) from None
+        if len(self._outcomes) < len(self._definition.steps):
+            raise DrainedError("ended between two steps")
         return await self._output()
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
@@ -131,6 +133,8 @@ class _Execution:
 
     async def _do(self, step: Step, group: asyncio.TaskGroup) -> None:
         async with self._slots:
+            if self._drain.is_requested:
+                return
             outcome = await self._asking.outcome(step, self._names(step.needs), self._run)
         async with self._ending:
             percent = 100 * (len(self._outcomes) + 1) // len(self._definition.steps)

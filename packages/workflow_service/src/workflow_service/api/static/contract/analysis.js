@@ -6,7 +6,7 @@ import { readable } from "../lib/values.js";
 const span = ([start, end]) => ({ start, end });
 
 /**
- * `{filename, text, pages, clauses, findings, summary}` of `GET /runs/{id}/result`. Spans are in code points. Findings
+ * `{filename, text, pages, headings, findings, summary, model}` of `GET /runs/{id}/result`. Spans are in code points. Findings
  * come in the order of the text, so that the next one is always further down.
  */
 export function readAnalysis(result) {
@@ -23,5 +23,6 @@ export function readAnalysis(result) {
     headings: result.clauses.map(({ span: [start], body: [end] }) => ({ start, end })),
     findings: findings.sort((a, b) => a.span.start - b.span.start || a.span.end - b.span.end),
     summary: result.summary,
+    model: result.model ?? null,
   };
 }

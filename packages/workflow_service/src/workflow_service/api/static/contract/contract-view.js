@@ -3,7 +3,7 @@
 import { ContractText } from "./contract-text.js";
 import { byId, scrollTo } from "../lib/dom.js";
 import { FindingsList } from "./findings-list.js";
-import { showSummary } from "./summary-view.js";
+import { showModel, showSummary } from "./summary-view.js";
 import { count, label, sentenceCase } from "../lib/words.js";
 
 export class ContractView {
@@ -27,6 +27,7 @@ export class ContractView {
     this.#selected = null;
     const pages = analysis.pages.length > 1 ? `${analysis.pages.length} pages · ` : ""; // formats without pages have one
     byId("summary-count").textContent = pages + count(analysis.findings.length, "finding");
+    showModel(analysis.model);
     showSummary(analysis.summary, (risk) => this.#selectRisk(risk));
     this.#text.show(analysis);
     this.#list.show(analysis.findings, analysis.pages.length > 1);

@@ -4,6 +4,7 @@ import { byId, element } from "../lib/dom.js";
 import { severityBadge } from "./summary-view.js";
 import { count, label } from "../lib/words.js";
 
+const SOURCES = { model: "found by the language model", both: "found by rules and model" }; // else by rules
 const ORDER = ["high", "medium", "low"];
 
 /** Shows findings; tells `onPick(index)` what was chosen and `onFilter(visible)` which indices are shown. */
@@ -98,6 +99,7 @@ export class FindingsList {
         element("span", { class: "kind" }, label(finding.kind)),
         finding.severity ? severityBadge(finding.severity) : null,
         element("span", { class: "where" }, where(finding, paged)),
+        SOURCES[finding.source] ? element("span", { class: "source" }, SOURCES[finding.source]) : null,
       ),
       element("span", { class: "finding-label" }, finding.label),
       valueOf(finding),

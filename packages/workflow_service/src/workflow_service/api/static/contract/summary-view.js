@@ -2,7 +2,7 @@
 
 import { byId, element } from "../lib/dom.js";
 import { readable } from "../lib/values.js";
-import { sentenceCase } from "../lib/words.js";
+import { count, sentenceCase } from "../lib/words.js";
 
 /** Show the summary of an analysis; what the contract does not say is told, not left out. `onPick` hears of a risk. */
 export function showSummary({ parties, effective_date: effective, term, governing_law: law, top_risks: risks }, onPick) {
@@ -15,6 +15,27 @@ export function showSummary({ parties, effective_date: effective, term, governin
   );
   byId("top-risks").replaceChildren(...risks.map((risk) => riskItem(risk, onPick)));
   byId("top-risks-title").textContent = risks.length > 0 ? "Look at these first" : "No risky clause was found";
+}
+
+/** Tell what a language model added, and what it cost; null says that none read the contract. */
+export function showModel(model) {
+  byId("summary-model").textContent = model === null ? "" : [found(model), unread(model), price(model.usage)].filter(Boolean).join(" ");
+}
+
+function found({ windows, confirmed, added, dropped }) {
+  const left = Object.values(dropped).reduce((sum, each) => sum + each, 0);
+  const out = left > 0 ? `, and ${count(left, "finding")} that the text does not bear out ${left === 1 ? "was" : "were"} left out` : "";
+  return `A language model read ${count(windows, "part")}: it added ${count(added, "finding")} and confirmed ${confirmed}${out}.`;
+}
+
+function unread({ chars_not_read: rest }) {
+  return rest > 0 ? `${count(rest, "character")} of the contract were too much for it.` : "";
+}
+
+function price(usage) {
+  if (usage === null) return "";
+  const cost = usage.cost === null ? "" : `, USD ${usage.cost.toFixed(4)}`;
+  return `${usage.model}: ${count(usage.input_tokens + usage.output_tokens, "token")}${cost}.`;
 }
 
 function fact(name, value) {

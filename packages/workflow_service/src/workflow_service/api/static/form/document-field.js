@@ -163,7 +163,7 @@ export class DocumentField extends Field {
   }
 
   async #list(before) {
-    const page = await service.listDocuments(before, this.#leaving.signal);
+    const page = await service.listDocuments({ before }, this.#leaving.signal);
     this.#maxBytes = page.max_bytes ?? null;
     this.#next = page.next;
     for (const record of page.documents) {

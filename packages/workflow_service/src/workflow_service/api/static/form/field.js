@@ -37,6 +37,12 @@ export class Field {
     return element("label", { for: this.id }, this.title, this.isRequired ? null : element("span", { class: "optional" }, " (optional)"));
   }
 
+  /** Call it by another title. */
+  retitle(title) {
+    this.title = title;
+    this.element.querySelector("label, legend, .label").firstChild.data = title;
+  }
+
   /** Say what is wrong with the value; "" says that nothing is. Returns whether nothing is. */
   complain(message) {
     this.error.textContent = message ?? "";

@@ -174,10 +174,9 @@ export class ListField extends GroupField {
 
   #add() {
     const { items } = this.schema;
-    const number = this.#items.length + 1;
-    const field = this.make({ schema: items, name: String(number), isRequired: true, title: titleOf(items, `Entry ${number}`) });
+    const field = this.make({ schema: items, name: String(this.#items.length), isRequired: true, title: this.#titleAt(this.#items.length) });
     field.write(items.default);
-    const remove = button("Remove", { class: "quiet", "aria-label": `Remove ${field.title}, entry ${number}` }, () => this.#remove(field));
+    const remove = button("Remove", { class: "quiet", "aria-label": `Remove ${field.title}` }, () => this.#remove(field));
     this.#items.push(field);
     this.list.append(element("li", {}, field.element, remove));
     this.#bound();
@@ -189,9 +188,17 @@ export class ListField extends GroupField {
     field.leave();
     this.#items.splice(at, 1);
     this.list.children[at].remove();
+    this.#items.slice(at).forEach((each, index) => {
+      each.retitle(this.#titleAt(at + index));
+      this.list.children[at + index].lastElementChild.setAttribute("aria-label", `Remove ${each.title}`);
+    });
     this.#bound();
     (this.#items[at] ?? this.#items.at(-1) ?? { focus: () => this.more.focus() }).focus();
     this.#changed();
+  }
+
+  #titleAt(index) {
+    return `${titleOf(this.schema.items, "Entry")} ${index + 1}`;
   }
 
   #bound() {

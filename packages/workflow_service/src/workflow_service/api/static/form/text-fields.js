@@ -69,6 +69,9 @@ export class LinesField extends TextField {
   }
 }
 
+const WRITTEN_NUMBER = /^[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?$/i;
+const OPEN_NUMBER = /^[+-]?\d{1,3},\d{3}$/; // a thousand here, one there
+
 /** A number. Not the browser's own field for them: it hides what it does not understand. */
 export class NumberField extends WrittenField {
   constructor(options) {
@@ -87,7 +90,10 @@ export class NumberField extends WrittenField {
 
   faultOf() {
     const value = this.read();
-    return Number.isFinite(value) ? faultOfNumber(value, this.schema) : "This is no number.";
+    const text = this.control.value.trim();
+    if (OPEN_NUMBER.test(text)) return `This can mean two numbers: write ${text.replace(",", "")} or ${text.replace(",", ".")}.`;
+    if (!WRITTEN_NUMBER.test(text) || !Number.isFinite(value)) return "This is no number.";
+    return faultOfNumber(value, this.schema);
   }
 }
 

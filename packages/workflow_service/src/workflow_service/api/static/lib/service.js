@@ -130,8 +130,8 @@ export function newIdempotencyKey() {
 }
 
 /** One page of the person's documents, newest first: `{documents, next, max_bytes}`. */
-export function listDocuments(before = null, signal = null) {
-  return readJson(`documents?${queryOf({ limit: 50, before })}`, { signal });
+export function listDocuments({ before = null, limit = 50 } = {}, signal = null) {
+  return readJson(`documents?${queryOf({ limit, before })}`, { signal });
 }
 
 /** The record of a document. */

@@ -20,7 +20,7 @@ export function verdictOf({ status, monitored }) {
 /** What is wrong and what to do, the worst first, and the sizes that were measured. */
 export function recommendations({ findings, hints }) {
   const wrong = findings.map(({ status, subject, fact, advice }) =>
-    element("li", { "data-status": status }, badge(status), element("div", {}, element("strong", {}, subject), element("p", {}, fact), advice && !fact.includes(advice) ? element("p", { class: "advice" }, advice) : null)),
+    element("li", { "data-status": status }, badge(status), element("div", {}, subject ? element("strong", {}, subject) : null, element("p", {}, fact), advice && !fact.includes(advice) ? element("p", { class: "advice" }, advice) : null)),
   );
   const sizes = hints.map(({ subject, text }) =>
     element("li", {}, element("span", { class: "badge" }, "Hint"), element("div", {}, element("strong", {}, subject), element("p", {}, text))),

@@ -25,7 +25,8 @@ export class RunView {
   #history = new HistoryView();
   #actions;
   #leaving = new AbortController();
-  #run = null;
+  #id = null;
+  #run = null; // as far as it is known
 
   /** `onRefused(problem)` hears of a key that is no longer accepted, `onGone()` of a run that was deleted. */
   constructor(onRefused, onGone) {
@@ -38,8 +39,6 @@ export class RunView {
     });
     byId("failure-retry").addEventListener("click", () => this.#load(this.#id));
   }
-
-  #id = null;
 
   /** Show the run; returns when it has ended and its result stands, or the view was left. */
   open(id) {

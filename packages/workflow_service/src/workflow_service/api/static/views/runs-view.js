@@ -102,8 +102,12 @@ export class RunsView {
 
   async #refresh(signal) {
     if (!this.#runs.isMoving) return;
-    await this.#runs.refresh(this.#filters, signal);
-    this.#say("");
+    try {
+      await this.#runs.refresh(this.#filters, signal);
+      this.#say("");
+    } catch (error) {
+      this.#fail(error, signal); // and tries again: the service may come back
+    }
   }
 
   #say(text) {

@@ -3,7 +3,7 @@
 import { byId, element } from "../lib/dom.js";
 import { explain, sentence } from "../lib/explain.js";
 import * as service from "../lib/service.js";
-import { label } from "../lib/words.js";
+import { hintOf } from "../form/schema.js";
 
 export class ServicesView {
   #leaving = new AbortController();
@@ -43,11 +43,12 @@ export class ServicesView {
 
 function card({ name, description, is_configured: isConfigured, operations }) {
   const state = element("span", { class: "status", "data-status": isConfigured ? "succeeded" : "dead" }, isConfigured ? "Ready" : "Not set up");
-  const needs = isConfigured ? null : element("p", { class: "hint" }, "Workflows that ask it will say what has to be set.");
+  const setting = element("code", {}, `WORKFLOW_SERVICES__${name.toUpperCase()}__API_KEY`);
+  const needs = isConfigured ? null : element("p", { class: "hint" }, "It needs a key of its provider: whoever runs the service sets ", setting, ".");
   return element(
     "li",
     { class: "card" },
-    element("div", { class: "row spread" }, element("h2", {}, label(name)), state),
+    element("div", { class: "row spread" }, element("h2", {}, name), state),
     element("p", {}, description),
     needs,
     ...Object.entries(operations).map(([operation, schema]) => details(operation, schema)),
@@ -56,16 +57,20 @@ function card({ name, description, is_configured: isConfigured, operations }) {
 
 function details(operation, schema) {
   const { description = "", properties = {}, required = [] } = schema;
-  const rows = Object.entries(properties).map(([name, { type = "", description: says = "" }]) =>
+  const rows = Object.entries(properties).map(([name, property]) =>
     element(
       "tr",
       {},
       element("th", { scope: "row" }, element("code", {}, name)),
-      element("td", {}, [type].flat().join(" or "), required.includes(name) ? "" : ", optional"),
-      element("td", {}, says),
+      element("td", {}, [typeOf(property), required.includes(name) ? "" : "optional"].filter(Boolean).join(", ")),
+      element("td", {}, hintOf(property)),
     ),
   );
   const head = element("tr", {}, ...["Parameter", "Type", "What it is"].map((text) => element("th", { scope: "col" }, text)));
   const table = element("div", { class: "table", tabindex: "0", role: "region", "aria-label": `Parameters of ${operation}` }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
   return element("details", {}, element("summary", {}, element("code", {}, operation)), description ? element("p", {}, description) : null, rows.length > 0 ? table : element("p", { class: "hint" }, "It takes no parameters."));
+}
+
+function typeOf({ enum: values, type = [] }) {
+  return values === undefined ? [type].flat().join(" or ") : `one of ${values.map(String).join(", ")}`;
 }

@@ -91,7 +91,7 @@ export class StartView {
   }
 
   async #learnLimit(signal) {
-    this.#maxBytes = (await service.listDocuments(null, signal)).max_bytes ?? null;
+    this.#maxBytes = (await service.listDocuments({ limit: 1 }, signal)).max_bytes ?? null;
   }
 
   async #showNeeding(signal) {

@@ -10,6 +10,7 @@ import { WorkflowForm } from "../form/workflow-form.js";
 
 export class WorkflowView {
   #name = null;
+  #from = null; // id of the run that the form was filled in from, or null
   #form = null;
   #sent = null; // what was sent last, as text, and its idempotency key
   #isBusy = false;
@@ -31,8 +32,6 @@ export class WorkflowView {
     });
     byId("workflow-reload").addEventListener("click", () => this.open(this.#name, this.#from));
   }
-
-  #from = null;
 
   /** Show the form of the workflow `name`, filled in with what was begun before or, from a run's id, with its input. */
   async open(name, from) {

@@ -1,26 +1,17 @@
-"""Steer a run: cancel it, resume it, delete it."""
+"""What follows on a run's end: resume it, delete it, forget what it keeps."""
 
 import asyncio
 import logging
 from collections.abc import Mapping
 from uuid import UUID
 
-from workflow_service.domain.run import CancelMode, Run
+from workflow_service.domain.run import Run
 from workflow_service.ports import JobQueue, RunStore, StoreUnavailableError, Workflow
 from workflow_service.usecases.submission import enqueue
 
 _FORGET_BOUND = 10.0  # seconds for one run; who waits is the reaper, or a person who deletes a run
 
 _logger = logging.getLogger(__name__)
-
-
-async def cancel_run(user_id: str, run_id: UUID, mode: CancelMode, *, runs: RunStore) -> Run | None:
-    """Tell the user's run to end; None if there is none. What it kept is removed by `forget_ended`.
-
-    Raises:
-        RunStateError: The run has ended.
-    """
-    return await runs.request_cancel(user_id, run_id, mode)
 
 
 async def resume_run(user_id: str, run_id: UUID, *, runs: RunStore, queue: JobQueue) -> Run | None:
