@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from threading import Lock
 from typing import Any, Protocol
 from uuid import UUID
 
 from workflow_service.domain.document import Document, DocumentText
 from workflow_service.domain.external import ExternalServiceResponse, ServiceDescription
-from workflow_service.domain.language_model import ModelAnswer
+from workflow_service.domain.language_model import ModelAnswer, ModelUsage, UsageReport
 from workflow_service.domain.run import (
     CancelMode,
     Claim,
@@ -477,15 +478,47 @@ class WebhookSender(Protocol):
 class LanguageModel(Protocol):
     """A language model, chosen by configuration."""
 
+    @property
+    def name(self) -> str:
+        """The model as it was configured: ``provider:model``."""
+        ...
+
     async def complete(
-        self, prompt: str, *, user_id: str, system: str | None = None, schema: JsonObject | None = None
+        self,
+        prompt: str,
+        *,
+        user_id: str,
+        run_id: UUID | None = None,
+        system: str | None = None,
+        schema: JsonObject | None = None,
     ) -> ModelAnswer:
         """Return the model's answer; with ``schema`` (JSON Schema of an object) one that fits it, as ``data``.
+
+        What the calls take is kept for the user and, if it is given, the run.
 
         Raises:
             WorkflowError: The model refused, or gave no answer that fits the schema after the retries.
             ModelUnavailableError: The provider did not answer after the retries; another attempt may.
         """
+        ...
+
+
+class UsageStore(Protocol):
+    """What users' calls to language models took."""
+
+    async def record(self, user_id: str, run_id: UUID | None, usage: ModelUsage) -> None:
+        """Keep what one call took. Raises StoreUnavailableError."""
+        ...
+
+    async def report(
+        self,
+        user_id: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        run_id: UUID | None = None,
+    ) -> UsageReport:
+        """Return what the user's calls took, those of one run or of a time (``since`` <= t < ``until``) only."""
         ...
 
 

@@ -1,0 +1,11 @@
+"""What calls to language models took."""
+
+from workflow_service.gateways.postgres.migrating import execute_sql_beside
+
+revision = "0005"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    """Run 0005_model_usage.sql."""
+    execute_sql_beside(__file__)
