@@ -7,7 +7,7 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def path_of(scope: Scope) -> str:
-    """Return the path as the routes know it: without ``root_path``, which uvicorn puts before what a proxy took off.
+    """Return the path as the routes know it: without ``root_path``, which uvicorn puts before it.
 
     Whoever decides anything by a path asks here, so that all decide by the one that is routed by.
     """
