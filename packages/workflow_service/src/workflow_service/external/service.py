@@ -267,7 +267,7 @@ class ExternalService(ABC):
             fault = self.fault_of(response)
         except Exception as error:
             # Not of the provider's making: a proxy in front of it answers with a page of its own.
-            _logger.info("service %s: its reader of errors could not read one: %s", self.name, type(error).__name__)
+            _logger.info("service %s: fault_of could not read an answer: %s", self.name, type(error).__name__)
             fault = ExternalService.fault_of(self, response)
         fault.message = self._redact(fault.message)
         fault.args = (fault.message, *fault.args[1:])  # attempts are logged with them
