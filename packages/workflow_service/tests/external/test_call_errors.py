@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 import stamina
+from referencing.exceptions import Unresolvable
 
 from workflow_service.external import (
     ExternalService,
@@ -20,6 +21,8 @@ from workflow_service.external import (
 )
 from workflow_service.external.faults import retry_after
 from workflow_service.settings import ExternalSettings, ServiceSettings
+from workflow_service.testing.providers import ProviderServer
+from workflow_service.workflows.engine.schemas import faults_of
 
 
 def test_call_errors_survive_pickle() -> None:
@@ -73,6 +76,16 @@ def test_what_a_status_says(status: int, is_transient: bool, was_done: bool) -> 
     """Whether another attempt may pass, and whether the provider may have done something."""
     error = ServiceCallError.of_status(status, {"retry-after": "3"}, "no")
     assert (error.is_transient, error.was_done, error.retry_after) == (is_transient, was_done, 3)
+
+
+def test_a_schema_fetches_nothing(providers: ProviderServer) -> None:
+    """jsonschema would follow a reference to any address, past what guards them and on the loop."""
+    schema = {"type": "object", "$ref": f"{providers.address}/weatherapi/v1/schema.json"}
+    with pytest.raises(Unresolvable):
+        Operation(schema).check({}, "params")
+    with pytest.raises(Unresolvable):
+        faults_of(schema, {})
+    assert not providers.script.calls
 
 
 class Mirror(ExternalService):
