@@ -10,7 +10,7 @@ CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
 .PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules docs-workflows check-precision \
-	celery-pools celery-suite celery-versions $(CELERIES) \
+	eval celery-pools celery-suite celery-versions $(CELERIES) \
 	bench-celery bench-celery-memory bench-calls bench-health bench-memory bench-database bench-http bench-isolation bench-serving bench-tracing bench-service soak soak-celery soak-runtime fuzz-api clean
 
 help:  ## List the targets
@@ -21,7 +21,7 @@ $(STAMP): constraints.txt pyproject.toml packages/homeloop/pyproject.toml packag
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable 'packages/homeloop[all]' --editable 'packages/workflow_service[redis]' --group dev
+		--editable 'packages/homeloop[all]' --editable 'packages/workflow_service[openai,redis]' --group dev
 	@touch $@
 
 run: $(STAMP)  ## Start the service on embedded defaults, analyse the sample contract, serve the page
@@ -107,6 +107,9 @@ docs-workflows: $(STAMP)  ## docs/reference/workflow-definition.md, with the key
 check-precision: $(STAMP)  ## homeloop check on large installed packages; writes docs/reference/check-precision.md
 	$(BIN)/python packages/homeloop/tests/check/precision.py --write docs/reference/check-precision.md
 
+eval: $(STAMP)  ## How good the contract analysis is; DATA=CUADv1.json adds that data set; writes docs/reference/eval.md
+	$(BIN)/python packages/workflow_service/evaluation --write docs/reference/eval.md $(if $(DATA),--data $(DATA)) $(EVAL)
+
 bench-tracing: $(STAMP)  ## What each level of tracing costs
 	$(BIN)/python bench/tracing.py
 
@@ -154,7 +157,12 @@ soak: $(STAMP)  ## The service used for SOAK_SECONDS (600), its parts restarted 
 	$(BIN)/python packages/workflow_service/tests/soak --seconds $(or $(SOAK_SECONDS),600) --write docs/reference
 
 bench-service: $(STAMP)  ## Runs a second and how long one takes, beside Aegra and a bare FastAPI with Celery
+	@for python in $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python python3.1[2-9]; do \
+		if [ ! -e .venv-aegra ] && "$$python" -c '' 2>/dev/null; then \
+			"$$python" -m venv .venv-aegra && .venv-aegra/bin/python -m pip install --quiet aegra-api; \
+		fi; \
+	done
 	$(BIN)/python bench/service.py
 
 clean:  ## Remove the virtual environment and what tools left
-	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage*
+	rm -rf $(VENV) .venv-3.* .venv-aegra .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache packages/workflow_service/evaluation/.cache .pytest_cache .hypothesis htmlcov .coverage*

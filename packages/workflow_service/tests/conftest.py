@@ -17,7 +17,7 @@ from workflow_service.gateways.postgres.migrator import migrate
 
 T = TypeVar("T")
 
-_TABLES = ("runs", "run_events", "documents", "service_answers", "webhook_deliveries")
+_TABLES = ("runs", "run_events", "documents", "service_answers", "model_usage", "webhook_deliveries")
 _EMPTY = "TRUNCATE " + ", ".join(f"workflow.{table}" for table in _TABLES)
 
 

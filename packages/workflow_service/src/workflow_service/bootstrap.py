@@ -1,9 +1,11 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
+from importlib import import_module
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -12,14 +14,17 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from homeloop import Isolation as Tier
 from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
 from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
+from workflow_service.domain.language_model import ModelPrices
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
 from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
+from workflow_service.gateways.chat_client import ModelChoice, open_chat_client, rate_limiter
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
+from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
@@ -31,9 +36,12 @@ from workflow_service.gateways.postgres.run_statistics import PostgresRunStatist
 from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
 from workflow_service.gateways.postgres.schema import is_migrated
 from workflow_service.gateways.postgres.service_answers import PostgresAnswerCache
+from workflow_service.gateways.postgres.usage import PostgresUsageStore
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.logs import bound, configure_logs
 from workflow_service.ports import (
+    InvalidSettingError,
+    LanguageModel,
     ProcessLostError,
     Report,
     RunStore,
@@ -47,6 +55,7 @@ from workflow_service.usecases.identification import Identification
 from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.contract_reading import ModelReading
 from workflow_service.workflows.library import all_workflows
 from workflow_service.workflows.plugins import WorkflowTools
 from workflow_service.workflows.workflow_engine import WorkflowEngine
@@ -67,9 +76,9 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         InvalidSettingError: A file that a setting names cannot be used.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
-    # Alembic weighs 24 MB: not for workers, which import this module too.
-    from workflow_service.gateways.postgres.migrator import migrate
-
+    # Alembic weighs 24 MB: not for workers, which import this module too. It takes a second on a busy machine: not
+    # on the loop.
+    migrator = await asyncio.to_thread(import_module, "workflow_service.gateways.postgres.migrator")
     connect = _connect(settings)
     resources = _resources(settings, connect)
     catalog = RegisteredServices(service_registry, resources)
@@ -77,7 +86,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
-        await migrate(settings.database_url)
+        await migrator.migrate(settings.database_url)
 
         async def ready() -> Mapping[str, bool]:
             return await _check(connect, queue)
@@ -85,6 +94,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         yield ApiServices(
             runs=_runs(settings, connect),
             documents=PostgresDocumentStore(connect),
+            usage=PostgresUsageStore(connect),
             feed=feed,
             queue=queue,
             workflows=_workflows(settings, connect, catalog),
@@ -258,9 +268,59 @@ def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) ->
         timeout=settings.parse_timeout,
         memory_bytes=settings.parse_memory_bytes,
     )
+    reading = ModelReading(
+        with_model=settings.analysis_with_model,
+        window_chars=settings.analysis_window_chars,
+        most_windows=settings.analysis_most_windows,
+    )
     documents = PostgresDocumentStore(connect)
-    tools = WorkflowTools(documents, parser, catalog, model=None, checkpointer=checkpointer)
-    return all_workflows([ContractAnalysis(documents, parser, checkpointer)], tools, settings.definitions)
+    model = _language_model(settings, connect)
+    tools = WorkflowTools(documents, parser, catalog, model=model, checkpointer=checkpointer)
+    contracts = ContractAnalysis(documents, parser, checkpointer, model, reading)
+    return all_workflows([contracts], tools, settings.definitions)
+
+
+def model_choice(settings: Settings) -> ModelChoice | None:
+    """Return which language model is configured; None without one. Raises InvalidSettingError."""
+    if settings.model is None:
+        return None
+    prices = None
+    if settings.model_input_price is not None and settings.model_output_price is not None:
+        prices = ModelPrices(settings.model_input_price, settings.model_output_price)
+    return ModelChoice(
+        settings.model,
+        key=settings.model_key.get_secret_value() if settings.model_key else None,
+        base_url=settings.model_base_url,
+        temperature=None if settings.model_temperature == "provider" else settings.model_temperature,
+        max_tokens=settings.model_max_tokens,
+        timeout=settings.model_timeout,
+        attempts=settings.model_attempts,
+        concurrency=settings.model_concurrency,
+        requests_per_minute=settings.model_requests_per_minute,
+        prices=prices,
+        method=settings.model_structured_output,
+        options=_model_options(settings),
+    )
+
+
+def _model_options(settings: Settings) -> JsonObject:
+    try:
+        options = json.loads(settings.model_options.get_secret_value())
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise InvalidSettingError("WORKFLOW_MODEL_OPTIONS is no JSON object")
+    return options
+
+
+def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:
+    """Return the model that is configured, with a client for each loop that asks it; None without one."""
+    choice = model_choice(settings)
+    if choice is None:
+        return None
+    limiter = rate_limiter(choice)
+    clients = LoopLocal(lambda: open_chat_client(choice, limiter), name="language model")
+    return ChatLanguageModel(choice, clients, PostgresUsageStore(connect).record)
 
 
 async def _check(connect: Connect, queue: CeleryJobQueue) -> Mapping[str, bool]:

@@ -235,6 +235,54 @@ class Settings(OperationsSettings, ExternalSettings):
     definitions: Path | None = None
     """A folder with workflow definitions, beside those that ship. A file that is broken is named in the log."""
 
+    model: Annotated[str | None, Field(pattern=r"^[a-z0-9_]+:\S+$")] = None
+    """The language model, as LangChain names it: ``provider:model``, ``openai:gpt-5.5``. None: there is none."""
+
+    model_key: SecretStr | None = None
+    """Its provider's key; without one, the variable that the provider's own library reads counts."""
+
+    model_base_url: str | None = None
+    """Where the provider answers, if not at its usual address: ``http://127.0.0.1:8089/v1``."""
+
+    model_temperature: Annotated[float, Field(ge=0, le=2)] | Literal["provider"] = 0.0
+    """``provider`` leaves it to the provider: some models refuse to be told."""
+
+    model_max_tokens: Annotated[int, Field(ge=1)] = 4096
+    """Tokens an answer may have."""
+
+    model_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Time one call may take."""
+
+    model_attempts: Annotated[int, Field(ge=1, le=20)] = 4
+    """Calls for one answer while the provider is overloaded or away."""
+
+    model_concurrency: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Calls at the same time on one loop: a worker process has one, and one more for each isolated run."""
+
+    model_requests_per_minute: Annotated[float | None, Field(gt=0)] = None
+    """Calls a process may begin in a minute; None: as many as it likes."""
+
+    model_input_price: Annotated[float | None, Field(ge=0)] = None
+    """US dollars for a million tokens that the model reads."""
+
+    model_output_price: Annotated[float | None, Field(ge=0)] = None
+    """US dollars for a million tokens that it writes; without both prices, usage is counted in tokens only."""
+
+    model_structured_output: Literal["json_schema", "function_calling", "json_mode"] | None = None
+    """How the model is made to answer in a schema; None: the best way that the provider takes."""
+
+    model_options: SecretStr = SecretStr("{}")
+    """What else the provider's LangChain class takes, as a JSON object. It wins over the rest, may hold keys."""
+
+    analysis_with_model: bool = False
+    """Whether contract analyses ask the language model when their input does not say so."""
+
+    analysis_window_chars: Annotated[int, Field(ge=1000, le=1_000_000)] = 12_000
+    """Characters of a contract that the model reads at a time."""
+
+    analysis_most_windows: Annotated[int, Field(ge=1, le=10_000)] = 40
+    """Windows of one contract that the model reads; the rest is read by rules only, and the result says so."""
+
     samples: Path = Path(__file__).parent / "samples"
     """The contracts that ship with the service."""
 

@@ -58,6 +58,8 @@ def test_dates(analyse: Analyse, text: str, found: list[tuple[str, str]]) -> Non
          [("notice of termination", "P6W")]),
         ("Pay within thirty (30) days of the invoice.", FindingKind.NOTICE_PERIOD, []),
         ("Return the data within 10 days after termination.", FindingKind.TERM, []),
+        ("A breach that is not remedied within 14 days ends it.", FindingKind.NOTICE_PERIOD,
+         [("cure period", "P14D")]),
     ],
 )  # fmt: skip
 def test_durations(analyse: Analyse, text: str, kind: FindingKind, found: list[tuple[str, str]]) -> None:
@@ -75,6 +77,13 @@ def test_durations(analyse: Analyse, text: str, kind: FindingKind, found: list[t
         ),
         ("Governed by German law. The seat of arbitration is Zurich.", "German", "Zurich"),
         ("It shall be construed under the laws of the Province of Ontario, Canada.", "Ontario, Canada", None),
+        ("This Licence is governed by Irish Law.", "Irish", None),
+        (
+            "Governed in all respects by the laws of the United States and of the State of Ohio.",
+            "United States and Ohio",
+            None,
+        ),
+        ("The courts residing in Cook County, Illinois, decide.", None, "Cook County, Illinois"),
         ("A company organised under the laws of France.", None, None),
         ("The Supplier must obey all applicable laws of any country.", None, None),
     ],
@@ -104,6 +113,13 @@ def test_law(analyse: Analyse, text: str, law: str | None, venue: str | None) ->
             [("party", "Alpha GmbH"), ("party", "Beta Industries LLC")],
         ),
         ("They discuss certain Services (the “Services”) and a plan (the “Plan”).", []),
+        (
+            '1. Licence\n\nThis is a contract between you and Acme Tools\nCorporation ("Acme").',
+            [("Acme", "Acme Tools Corporation")],
+        ),
+        ("The terms agreed between Acme, Inc., and you, the user.", [("party", "Acme, Inc.")]),
+        ('"Acme" means Acme Limited whose office is in Leeds.', [("Acme", "Acme Limited")]),
+        ("The difference between you and Acme is small.", []),
     ],
 )
 def test_parties(analyse: Analyse, text: str, found: list[tuple[str, str]]) -> None:
@@ -118,6 +134,15 @@ def test_parties(analyse: Analyse, text: str, found: list[tuple[str, str]]) -> N
          [("Tenant", "agrees to pay rent"), ("Landlord", "must repair")]),
         ("Each of the Parties shall bear its costs.", [("Each of the Parties", "shall bear its costs")]),
         ("The Vendor, at its own expense, is required to insure.", [("Vendor", "is required to insure")]),
+        ("You must keep this notice, and you agree not to remove it.",
+         [("You", "must keep this notice"), ("You", "agree not to remove it")]),
+        ("You agree that you will not export it. YOU SHALL PAY.",
+         [("You", "agree that you will not export it"), ("YOU", "SHALL PAY")]),
+        ("Your use of the Tool must comply with the law.",
+         [("Your use of the Tool", "must comply with the law")]),
+        ("The Licensee may not copy it.", [("Licensee", "may not copy it")]),
+        ("You will be notified. You agree to be bound by it. No dealing between the parties shall be used. "
+         "The Vendor shall have sole right and title. Any third party shall leave.", []),
         ("The Client shall be entitled to rest. The Vendor shall not be liable. This Agreement shall end.", []),
     ],
 )  # fmt: skip
@@ -127,8 +152,36 @@ def test_obligations(analyse: Analyse, text: str, found: list[tuple[str, str]]) 
 
 
 @pytest.mark.parametrize(
+    ("text", "risks"),
+    [
+        ("Acme shall not be liable for any indirect damages.", ["exclusion of liability"]),
+        ("IN NO EVENT SHALL ACME BE LIABLE FOR LOSS OF PROFIT.", ["exclusion of liability"]),
+        ("No licensor of Acme shall have any liability for damages.", ["exclusion of liability"]),
+        (
+            "In no event will Acme’s and its affiliates total liability exceed US$10.00.",
+            ["liability cap for one side"],
+        ),
+        ("The maximum liability of Acme to you shall not exceed the fees.", ["liability cap for one side"]),
+        ("Acme may assign or transfer this Agreement.", ["free assignment by one side"]),
+        ("You agree to indemnify Acme.", ["one-sided indemnity"]),
+        ("The Client shall not purchase such goods from any third party.", ["exclusivity"]),
+        ("The Client shall not use the services of other suppliers.", ["exclusivity"]),
+    ],
+)
+def test_risks_of_terms_that_one_side_wrote(analyse: Analyse, text: str, risks: list[str]) -> None:
+    """As they are worded in licences and terms of use, which call the other side «you»."""
+    assert [label for label, _ in values(analyse(text), FindingKind.RISK)] == risks
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "Neither party shall be liable for indirect damages.",
+        "No party shall have any liability for such loss.",
+        "The Client may assign this Agreement with the consent of the Vendor.",
+        "These limits of liability are part of this Agreement, including, without limitation, its prices.",
+        "The Vendor may, at any time, terminate this Agreement if: (a) the Client does not pay.",
+        "You will not use the Tool for the benefit of any third party.",
         "Either party may terminate this Agreement at any time without cause.",
         "The parties may amend this Agreement from time to time by a document signed by both.",
         "This Agreement shall not automatically renew.",

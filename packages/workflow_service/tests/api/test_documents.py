@@ -38,6 +38,8 @@ def test_an_upload_can_be_found_where_the_answer_says(client, server, bob):
     [
         ("a.exe", b"MZ", 415, "unsupported-format"),
         ("a.txt", b"", 422, "invalid-input"),
+        ("a.txt", b"%PDF-1.7", 415, "unsupported-format"),
+        ("a.docx", b"PK\x03\x04", 422, "unreadable-document"),
         ("a.txt", b"x" * (MAX_UPLOAD + 1), 413, "too-large"),
         ("a.txt", b"x" * (MAX_UPLOAD * 3), 413, "too-large"),
     ],

@@ -64,6 +64,13 @@ def test_lines_on_every_page_of_a_pdf_are_no_text(parser: DocumentParser) -> Non
     assert found.text == "Text 1x\nOnly here\nText 3x"
 
 
+def test_rows_that_differ_in_their_numbers_are_text(parser: DocumentParser) -> None:
+    """A price list over several pages has such lines at every edge: none of them may be lost."""
+    pages = [[f"Item {n}: USD {n * 100}", f"Item {n + 10}: USD 5"] for n in (1, 2, 3)]
+    found = parse(parser, pdf(*pages), PDF)
+    assert found.text.count("Item") == 6
+
+
 def test_a_header_on_the_only_page_stays(parser: DocumentParser) -> None:
     """With one page nothing can be known to repeat."""
     assert parse(parser, pdf(["Agreement", "Text"]), PDF).text == "Agreement\nText"
@@ -181,7 +188,7 @@ ENCRYPTED_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "Encrypted
         (pdf(["text"]), DOCX, "sent as a Word document .*content is a PDF"),
         (WORD, PDF, "sent as a PDF.*content is a Word document"),
         (pdf(["text"]), PLAIN, "sent as plain text.*content is a PDF"),
-        (archive(**{"xl__workbook.xml": b"<x/>"}), DOCX, "ZIP archive without a Word document"),
+        (archive(**{"xl__workbook.xml": b"<x/>"}), DOCX, "content is an Excel workbook"),
         (ENCRYPTED_OFFICE, DOCX, "with a password"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), DOCX, "Word 97-2003"),
         (b"\x89PNG\r\n\x1a\n", PDF, "an image"),

@@ -84,12 +84,20 @@ class ScriptedCaller:
 class ScriptedModel:
     """Fits LanguageModel; answers with what it was told, or what `answer` makes of it."""
 
+    name = "scripted"
+
     def __init__(self) -> None:
         self.prompts: list[tuple[str, str | None, Mapping[str, Any] | None, str]] = []
         self.answer: Callable[[str], Any] = lambda prompt: prompt
 
     async def complete(
-        self, prompt: str, *, user_id: str, system: str | None = None, schema: Mapping[str, Any] | None = None
+        self,
+        prompt: str,
+        *,
+        user_id: str,
+        run_id: UUID | None = None,
+        system: str | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> ModelAnswer:
         self.prompts.append((prompt, system, schema, user_id))
         answer = self.answer(prompt)

@@ -85,7 +85,7 @@ class HttpServer:
         self._news: dict[str, bytes] = {}
         self._closing = False
         self._thread: Any = None
-        self._pid = os.getpid()
+        self._sockets: list[Any] = []  # to close in the end: what it listens on, and what wakes it
 
     def open(self, host: str, port: int) -> int:
         """
@@ -94,30 +94,39 @@ class HttpServer:
         Raises:
             OSError: The address is in use, or none of this machine's.
         """
-        socket, selectors = real_socket(), real_selectors()
+        socket = real_socket()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = listener = socket.socket(family)
+        self._sockets.append(listener)
         try:
             if os.name == "posix":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
             listener.listen(_MOST_VISITORS)
-            listener.setblocking(False)
             self._wake_out, self._wake_in = socket.socketpair()
+            self._sockets += (self._wake_out, self._wake_in)
+            for each in self._sockets:
+                each.setblocking(False)
+            self._begin()
         except BaseException:
-            listener.close()
+            self._close_sockets()
             raise
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
+        number: int = listener.getsockname()[1]
+        return number
+
+    def _begin(self) -> None:
+        selectors = real_selectors()
         # Not epoll, whose set would be shared with forked children.
         self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
         self._read, self._write = selectors.EVENT_READ, selectors.EVENT_WRITE
-        self._selector.register(listener, self._read)
+        self._selector.register(self._listener, self._read)
         self._selector.register(self._wake_out, self._read)
         self._thread = real_threading().Thread(target=self._serve, name=self._name, daemon=True)
         self._thread.start()
-        number: int = listener.getsockname()[1]
-        return number
+
+    def _close_sockets(self) -> None:
+        for each in self._sockets:
+            each.close()
 
     def close(self, timeout: float) -> bool:
         """Send all visitors away; wait for the thread at most so many seconds, and tell whether it has ended."""
@@ -134,8 +143,7 @@ class HttpServer:
 
     def leave_to_parent(self) -> None:
         """Let go, in a forked child, of the sockets that the parent goes on to serve."""
-        for each in (self._listener, self._wake_out, self._wake_in):
-            each.close()
+        self._close_sockets()
         for visitor in self._visitors.values():
             visitor.socket.close()
 
@@ -159,8 +167,8 @@ class HttpServer:
         finally:
             for visitor in tuple(self._visitors.values()):
                 self._dismiss(visitor)
-            for each in (self._listener, self._wake_out, self._wake_in, self._selector):
-                each.close()
+            self._close_sockets()
+            self._selector.close()
             leave_thread()
 
     def _handle(self, socket: Any, events: int) -> None:

@@ -113,14 +113,15 @@ class HealthPage:
             self._assets["/"] = self._assets["/index.html"]
             gatherer = Watchdog(self._look, pause=_PAUSE, name=f"{THREAD_NAME}-page-news")
             server = HttpServer(self._answer, self._note_followed, name=f"{THREAD_NAME}-page")
-            self._gatherer = gatherer
+            gatherer.start()
+            # Before the first visitor can come: what is wanted is gathered from then on.
+            self._gatherer, self._server = gatherer, server
             try:
                 self.port = server.open(self.host, self.port)
-                gatherer.start()
             except BaseException:
-                self._gatherer = None
+                self._gatherer = self._server = None
+                gatherer.stop(_PATIENCE)
                 raise
-            self._server = server
             atexit.register(self.stop)
         logger.info("the health page is served at %s", self._origin)  # without the token
 

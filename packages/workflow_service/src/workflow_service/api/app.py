@@ -16,7 +16,7 @@ from workflow_service.api.http_metrics import HttpMetrics
 from workflow_service.api.page import PageMount
 from workflow_service.api.problems import add_problem_handlers, problems
 from workflow_service.api.readiness import Readiness
-from workflow_service.api.routes import PREFIX, documents, health, runs, services, webhooks, workflows
+from workflow_service.api.routes import PREFIX, documents, health, runs, services, usage, webhooks, workflows
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api, set_up_logs
 from workflow_service.settings import Settings
@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ],
     )
     add_problem_handlers(app)
-    for module in (documents, runs, services, webhooks, workflows):
+    for module in (documents, runs, services, usage, webhooks, workflows):
         app.include_router(module.router, prefix=PREFIX, responses=problems())
     app.include_router(health.router)
     app.router.routes.append(PageMount())

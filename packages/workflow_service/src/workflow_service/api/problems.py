@@ -19,6 +19,7 @@ from workflow_service.ports import (
     ServiceError,
     StoreUnavailableError,
     TooLargeError,
+    UnreadableDocumentError,
     UnsupportedMediaTypeError,
     WorkflowError,
 )
@@ -27,6 +28,7 @@ _STATUS_AND_KIND: Mapping[type[ServiceError], tuple[int, str, str]] = {
     InvalidInputError: (422, "invalid-input", "The workflow cannot run on this input"),
     EmptyFileError: (422, "invalid-input", "The file is empty"),
     WorkflowError: (422, "invalid-input", "The workflow cannot run on this input"),
+    UnreadableDocumentError: (422, "unreadable-document", "The file cannot be read"),
     IdempotencyConflictError: (409, "idempotency-key-reused", "The idempotency key belongs to another request"),
     TooLargeError: (413, "too-large", "The file is too large"),
     UnsupportedMediaTypeError: (415, "unsupported-format", "The file's format cannot be read"),

@@ -40,6 +40,14 @@ class Severity(StrEnum):
         return list(Severity).index(self)
 
 
+class FindingSource(StrEnum):
+    """Who found it."""
+
+    RULES = "rules"
+    MODEL = "model"
+    BOTH = "both"
+
+
 @dataclass(frozen=True, slots=True)
 class Clause:
     """A numbered or headed part of a contract; the clauses of a text follow each other without a gap.
@@ -94,6 +102,7 @@ class Finding:
     page: int
     severity: Severity | None = None
     advice: str = ""
+    source: FindingSource = FindingSource.RULES
 
     def to_json(self) -> JsonObject:
         """Return the finding as JSON; the span as ``[start, end]``."""
@@ -107,6 +116,7 @@ class Finding:
             "page": self.page,
             "severity": None if self.severity is None else self.severity.value,
             "advice": self.advice,
+            "source": self.source.value,
         }
 
     @classmethod
@@ -117,6 +127,7 @@ class Finding:
             "kind": FindingKind(data["kind"]),
             "span": Span(*data["span"]),
             "severity": None if severity is None else Severity(severity),
+            "source": FindingSource(data.get("source", FindingSource.RULES)),  # runs begun before it had one
         }
         return cls(**{**data, **changed})
 

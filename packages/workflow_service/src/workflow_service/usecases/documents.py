@@ -4,7 +4,14 @@ import unicodedata
 from pathlib import PurePosixPath
 
 from workflow_service.domain.document import MEDIA_TYPES, Document
-from workflow_service.ports import DocumentStore, EmptyFileError, TooLargeError, UnsupportedMediaTypeError
+from workflow_service.domain.file_format import mismatch
+from workflow_service.ports import (
+    DocumentStore,
+    EmptyFileError,
+    TooLargeError,
+    UnreadableDocumentError,
+    UnsupportedMediaTypeError,
+)
 
 _MAX_NAME = 200  # characters
 
@@ -18,10 +25,12 @@ async def upload_document(
     documents: DocumentStore,
     max_bytes: int,
 ) -> Document:
-    """Keep a file; its format follows from the name's ending, else from ``content_type``.
+    """Keep a file; its format follows from the name's ending, else from ``content_type``, and its bytes agree.
 
     Raises:
-        UnsupportedMediaTypeError: Neither the ending nor the content type names a format that can be read.
+        UnsupportedMediaTypeError: Neither the ending nor the content type names a format that can be read, or the
+            content is of another format.
+        UnreadableDocumentError: The content is damaged, as far as a look at its bytes tells, or has a password.
         TooLargeError: The file has more than ``max_bytes`` bytes.
         EmptyFileError: The file is empty.
     """
@@ -31,6 +40,10 @@ async def upload_document(
         raise TooLargeError(f"{name!r} has {len(content)} bytes; at most {max_bytes} are allowed")
     if not content:
         raise EmptyFileError(f"{name!r} has no bytes")
+    found = mismatch(content, media_type)
+    if found is not None:
+        refused = UnsupportedMediaTypeError if found.is_other_format else UnreadableDocumentError
+        raise refused(f"{name!r}: {found.reason}")
     return await documents.save(user_id, name, media_type, content)
 
 

@@ -12,6 +12,7 @@ from workflow_service.ports import (
     RunFeed,
     RunStore,
     ServiceCatalog,
+    UsageStore,
     WebhookSender,
     WebhookStore,
     Workflow,
@@ -26,6 +27,7 @@ class ApiServices:
 
     runs: RunStore
     documents: DocumentStore
+    usage: UsageStore
     feed: RunFeed
     queue: JobQueue
     workflows: Mapping[str, Workflow]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -12,7 +12,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 
-from workflow_service.domain.analysis import assess, extract, segment
+from workflow_service.domain.analysis import assess, extract, merge, segment, windows
 from workflow_service.domain.contract import Clause, ContractReport, Finding, FindingKind, Severity
 from workflow_service.domain.document import DocumentText, Page, Span
 from workflow_service.domain.run import JsonObject
@@ -21,9 +21,17 @@ from workflow_service.ports import (
     DocumentStore,
     DrainedError,
     InvalidInputError,
+    LanguageModel,
     Report,
     RunContext,
     WorkflowError,
+)
+from workflow_service.workflows.contract_reading import (
+    Contract,
+    ModelReading,
+    model_findings,
+    read_windows,
+    reading_report,
 )
 
 # BaseCheckpointSaver is generic in its version type, which is the saver's own affair.
@@ -33,18 +41,11 @@ _REPORT = "report"  # the key, in a run's configuration, of what tells the steps
 _RESULT = "result"  # the key, in the state, of what a run returns; its last step sets it
 
 
-_INPUT_SCHEMA: JsonObject = {
-    "type": "object",
-    "properties": {
-        "document_id": {
-            "type": "string",
-            "format": "document-id",
-            "title": "Contract",
-            "description": "An uploaded PDF, DOCX, Markdown or text file.",
-        }
-    },
-    "required": ["document_id"],
-    "additionalProperties": False,
+_DOCUMENT: JsonObject = {
+    "type": "string",
+    "format": "document-id",
+    "title": "Contract",
+    "description": "An uploaded PDF, DOCX, Markdown or text file.",
 }
 
 
@@ -53,11 +54,14 @@ class AnalysisInput(TypedDict):
 
     document_id: str
     user_id: str
+    with_model: NotRequired[bool]
 
 
 class AnalysisState(AnalysisInput):
     """What is kept between the steps: JSON values only, so that any checkpoint store and version can read it."""
 
+    windows: list[list[int]]
+    read: list[JsonObject]
     filename: str
     text: str
     pages: list[list[int]]
@@ -72,12 +76,14 @@ Graph = StateGraph[AnalysisState, None, AnalysisInput, AnalysisState]
 
 
 class ContractAnalysis:
-    """A LangGraph workflow in five steps, each kept before the next begins.
+    """A LangGraph workflow in five steps, each kept before the next begins; a sixth is a language model's reading.
 
     Args:
         documents: Where uploaded files are.
         parser: Turns a file into text.
         checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        model: Reads beside the rules in runs that ask for it; None: there is none to ask.
+        reading: Whether it reads where a run does not say, and how much.
     """
 
     name = "contract_analysis"
@@ -85,22 +91,44 @@ class ContractAnalysis:
         "Reads a contract and lists its parties, dates, term, governing law, money, obligations and risky "
         "clauses, each with its place in the text."
     )
-    input_schema = _INPUT_SCHEMA
 
     def __init__(
         self,
         documents: DocumentStore,
         parser: DocumentParser,
         checkpointer: Callable[[UUID], AbstractAsyncContextManager[Saver]],
+        model: LanguageModel | None = None,
+        reading: ModelReading | None = None,
     ) -> None:
         self._documents = documents
         self._parser = parser
         self._checkpointer = checkpointer
+        self._model = model
+        self._reading = reading or ModelReading()
         self._graph = self._build()
 
+    @property
+    def input_schema(self) -> JsonObject:
+        """The document, and whether the model reads too where there is one."""
+        properties = {"document_id": _DOCUMENT}
+        if self._model is not None:
+            properties["with_model"] = {
+                "type": "boolean",
+                "title": "Let the language model read too",
+                "description": f"Sends the contract to {self._model.name}. What it finds is checked in the text.",
+                "default": self._reading.with_model,
+            }
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": ["document_id"],
+            "additionalProperties": False,
+        }
+
     def check(self, input_data: JsonObject) -> None:
-        """Raise InvalidInputError unless the input is ``{"document_id": "<uuid>"}`` and nothing else."""
+        """Raise InvalidInputError unless the input names a document, and a model only if there is one."""
         _document_id(input_data)
+        self._with_model(input_data)
 
     async def run(self, context: RunContext) -> JsonObject:
         """Run the steps that are not done yet, and return the result.
@@ -109,7 +137,8 @@ class ContractAnalysis:
 
         Raises:
             InvalidInputError: The input is not what `check` accepts.
-            WorkflowError: The document does not exist, or cannot be read.
+            WorkflowError: The document does not exist, or cannot be read; the model refused.
+            ModelUnavailableError: The model did not answer; another attempt goes on behind the last window read.
             StoreUnavailableError: The database did not answer; another attempt goes on.
             DrainedError: It was asked to end between two steps, and has.
         """
@@ -124,7 +153,11 @@ class ContractAnalysis:
                 return _result(kept.values)
             start: AnalysisInput | None = None  # go on where the checkpoint is; any input would begin anew
             if kept.created_at is None:
-                start = {"document_id": str(document_id), "user_id": context.user_id}
+                start = {
+                    "document_id": str(document_id),
+                    "user_id": context.user_id,
+                    "with_model": self._with_model(context.input_data),
+                }
             control = RunControl()
             context.drain.on_request(control.request_drain)
             try:
@@ -143,12 +176,14 @@ class ContractAnalysis:
         graph.add_node("segment", _segment)
         graph.add_node("extract", _extract)
         graph.add_node("assess", _assess)
-        graph.add_node("report", _report)
+        graph.add_node("consult", self._consult)
+        graph.add_node("report", self._report)
         graph.add_edge(START, "ingest")
         graph.add_edge("ingest", "segment")
         graph.add_edge("segment", "extract")
         graph.add_edge("extract", "assess")
-        graph.add_edge("assess", "report")
+        graph.add_conditional_edges("assess", self._after_rules, ["consult", "report"])
+        graph.add_conditional_edges("consult", self._after_rules, ["consult", "report"])
         graph.add_edge("report", END)
         return graph
 
@@ -163,6 +198,61 @@ class ContractAnalysis:
         read = f"{_counted(len(pages), 'page')}, {_counted(len(document.text), 'character')}"
         await _tell(config, "ingest", 20, f"read {read}")
         return {"filename": record.filename, "text": document.text, "pages": pages}
+
+    def _with_model(self, input_data: JsonObject) -> bool:
+        said = input_data.get("with_model")
+        if said is not None and not isinstance(said, bool):
+            raise InvalidInputError(f"with_model is true or false, got {said!r}")
+        if said and self._model is None:
+            raise InvalidInputError(
+                "with_model asks for a language model, and none is configured; set WORKFLOW_MODEL to provider:name"
+            )
+        return self._model is not None and (self._reading.with_model if said is None else said)
+
+    def _windows(self, state: AnalysisState) -> tuple[Span, ...]:
+        """Return what the model reads: as it was decided when it began, should settings change meanwhile."""
+        if not state.get("with_model"):
+            return ()
+        if self._model is None:
+            raise WorkflowError("the run asks for a language model, and this worker has none; set WORKFLOW_MODEL")
+        if decided := state.get("windows"):
+            return tuple(Span(start, end) for start, end in decided)
+        found = windows(state["text"], _clauses(state), self._reading.window_chars)
+        return found[: self._reading.most_windows]
+
+    def _after_rules(self, state: AnalysisState) -> str:
+        return "consult" if len(state.get("read", [])) < len(self._windows(state)) else "report"
+
+    async def _consult(self, state: AnalysisState, config: RunnableConfig) -> Update:
+        """Let the model read the next windows; what it read before a worker died is not read again."""
+        all_windows, read = self._windows(state), state.get("read", [])
+        model = self._model
+        assert model is not None  # else there were no windows, or an error
+        parties = [finding for finding in _findings(state) if finding.kind is FindingKind.PARTY]
+        run_id = UUID(config.get("configurable", {})["thread_id"])
+        contract = Contract(state["user_id"], run_id, _document(state), _clauses(state), parties)
+        now = [*read, *await read_windows(model, contract, all_windows[len(read) :])]
+        done, total = len(now), len(all_windows)
+        believed = sum(len(window["findings"]) for window in now)
+        description = f"{model.name} read {done} of {_counted(total, 'part')}, {_counted(believed, 'finding')}"
+        await _tell(config, f"consult {done} of {total}", 80 + 15 * done // total, description)
+        return {"read": now, "windows": [[window.start, window.end] for window in all_windows]}
+
+    async def _report(self, state: AnalysisState, config: RunnableConfig) -> Update:
+        by_rules, read = _findings(state), state.get("read", [])
+        by_rules.sort(key=lambda finding: finding.span.start)
+        findings = await asyncio.to_thread(merge, by_rules, model_findings(read)) if read else tuple(by_rules)
+        contract = ContractReport(tuple(_clauses(state)), findings)
+        result: dict[str, Any] = {
+            "document": {"id": state["document_id"], "filename": state["filename"], "pages": state["pages"]},
+            "text": state["text"],
+            **contract.to_json(),
+        }
+        if read:
+            result["model"] = reading_report(read, self._windows(state), findings, state["text"])
+        figures = f"{_counted(len(findings), 'finding')} in {_counted(len(contract.clauses), 'clause')}"
+        await _tell(config, "report", 100, f"reported {figures}")
+        return {"result": result}
 
 
 # The steps from here on are pure functions of the state. They take milliseconds on a contract and seconds on the
@@ -194,19 +284,6 @@ async def _assess(state: AnalysisState, config: RunnableConfig) -> Update:
     return {"risks": [risk.to_json() for risk in risks]}
 
 
-async def _report(state: AnalysisState, config: RunnableConfig) -> Update:
-    findings = sorted(map(Finding.from_json, [*state["findings"], *state["risks"]]), key=lambda f: f.span.start)
-    contract = ContractReport(tuple(_clauses(state)), tuple(findings))
-    result = {
-        "document": {"id": state["document_id"], "filename": state["filename"], "pages": state["pages"]},
-        "text": state["text"],
-        **contract.to_json(),
-    }
-    figures = f"{_counted(len(findings), 'finding')} in {_counted(len(contract.clauses), 'clause')}"
-    await _tell(config, "report", 100, f"reported {figures}")
-    return {"result": result}
-
-
 async def _tell(config: RunnableConfig, step: str, percent: int, description: str) -> None:
     report: Report = config.get("configurable", {})[_REPORT]
     await report(step, percent, description)
@@ -214,7 +291,7 @@ async def _tell(config: RunnableConfig, step: str, percent: int, description: st
 
 def _document_id(input_data: Mapping[str, Any]) -> UUID:
     example = 'the input of contract_analysis is {"document_id": "<id of an uploaded document>"}'
-    if set(input_data) != {"document_id"}:
+    if not {"document_id"} <= set(input_data) <= {"document_id", "with_model"}:
         raise InvalidInputError(f"{example}, got the keys {sorted(map(str, input_data))}")
     value = input_data["document_id"]
     try:
@@ -228,6 +305,10 @@ def _document_id(input_data: Mapping[str, Any]) -> UUID:
 def _document(state: AnalysisState) -> DocumentText:
     pages = (Page(number, Span(start, end)) for number, (start, end) in enumerate(state["pages"], start=1))
     return DocumentText(state["text"], tuple(pages))
+
+
+def _findings(state: AnalysisState) -> list[Finding]:
+    return [Finding.from_json(finding) for finding in (*state["findings"], *state["risks"])]
 
 
 def _clauses(state: AnalysisState) -> list[Clause]:

@@ -38,7 +38,7 @@ _SIGNING = re.compile(r"sign|witness|execut", re.IGNORECASE)
 
 def find_dates(sentence: Sentence) -> Iterator[Finding]:
     """Yield the dates of a sentence in ISO 8601, and as they stand where they can be read in two ways."""
-    for match, value in _dates(sentence.text):
+    for match, value in read_dates(sentence.text):
         place = match.start(), match.end()
         if value is not None:
             yield sentence.finding(FindingKind.DATE, _label(sentence, *place), value.isoformat(), place)
@@ -47,7 +47,7 @@ def find_dates(sentence: Sentence) -> Iterator[Finding]:
             yield sentence.finding(FindingKind.DATE, "ambiguous date", match[0], place, Severity.LOW, advice)
 
 
-def _dates(text: str) -> Iterator[tuple[re.Match[str], date | None]]:
+def read_dates(text: str) -> Iterator[tuple[re.Match[str], date | None]]:
     """Yield the places of dates, and the dates; None for one that can be read in two ways."""
     for match in _SPELLED.finditer(text):
         month = match["month1"] or match["month2"]

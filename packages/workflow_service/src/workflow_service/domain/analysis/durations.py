@@ -49,6 +49,9 @@ _SURVIVAL_BEHIND = re.compile(
     re.IGNORECASE,
 )
 _DEADLINE_BEFORE = re.compile(r"\b(?:within|by)\s+(?:at\s+most\s+)?$", re.IGNORECASE)
+_CURE_BEFORE = re.compile(
+    r"\b(?:cure[ds]?|remed(?:y|ies|ied)|fix(?:ed|es)?|rectif(?:y|ies|ied))\b[^;]{0,60}\bwithin\s+$", re.IGNORECASE
+)
 _NOTICE_LABELS = (
     (re.compile(r"\bcure\b|\bremed(?:y|ies|ied)\b", re.IGNORECASE), "cure period"),
     (re.compile(r"renew", re.IGNORECASE), "notice of non-renewal"),
@@ -58,7 +61,9 @@ _NOTICE_LABELS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Duration:
+class Duration:
+    """A length of time in ISO 8601, and where it stands."""
+
     iso: str
     start: int
     end: int
@@ -66,7 +71,7 @@ class _Duration:
 
 def find_durations(sentence: Sentence) -> Iterator[Finding]:
     """Yield terms, renewals and notice periods as ISO 8601 durations; other lengths of time are left alone."""
-    for duration in _durations(sentence.text):
+    for duration in read_durations(sentence.text):
         before = sentence.text[max(0, duration.start - 110) : duration.start]
         behind = sentence.text[duration.end : duration.end + 80]
         meaning = _meaning(sentence.text, before, behind)
@@ -75,12 +80,13 @@ def find_durations(sentence: Sentence) -> Iterator[Finding]:
             yield sentence.finding(kind, label, duration.iso, (duration.start, duration.end))
 
 
-def _durations(text: str) -> Iterator[_Duration]:
+def read_durations(text: str) -> Iterator[Duration]:
+    """Yield the lengths of time in a text, whatever they are the length of."""
     for match in _DURATION.finditer(text):
         number = match["digits"] or match["figure"]
         count = int(number) if number else _spoken(match["words"])
         unit = match["unit"][0].upper()
-        yield _Duration(f"P{count}{unit}", match.start(), match.end())
+        yield Duration(f"P{count}{unit}", match.start(), match.end())
 
 
 def _spoken(words: str) -> int:
@@ -95,6 +101,8 @@ def _meaning(text: str, before: str, behind: str) -> tuple[FindingKind, str] | N
     if _NOTICE_BEHIND.match(behind) or _NOTICE_BEFORE.search(before):
         label = next((label for pattern, label in _NOTICE_LABELS if pattern.search(text)), "notice")
         return FindingKind.NOTICE_PERIOD, label
+    if _CURE_BEFORE.search(before):
+        return FindingKind.NOTICE_PERIOD, "cure period"
     if _SURVIVAL_BEHIND.match(behind) and not _DEADLINE_BEFORE.search(before):
         return FindingKind.TERM, "survival"
     if _RENEWAL_BEFORE.search(before):

@@ -11,14 +11,22 @@ _MOST_ROLES = 20
 _COMMON_ROLES = (
     "Disclosing Party", "Receiving Party", "Indemnifying Party", "Party", "Parties", "party", "parties", "Company",
     "Customer", "Client", "Supplier", "Vendor", "Provider", "Contractor", "Consultant", "Employer", "Employee",
-    "Licensor", "Licensee", "Landlord", "Tenant", "Seller", "Buyer", "Purchaser", "Lender", "Borrower",
+    "You", "you", "YOU", "Recipient", "Subscriber", "User", "End User", "Licensor", "Licensee", "Landlord",
+    "Tenant", "Seller", "Buyer", "Purchaser", "Lender", "Borrower",
 )  # fmt: skip
 _MODAL = (
-    r"(?P<modal>shall|must|will|(?:agrees?|undertakes?|covenants?)\s+to"
-    r"|(?:is|are)\s+(?:required|obliged)\s+to)"
+    r"(?P<modal>(?i:shall|must|will|may\s+not|(?:agrees?|undertakes?|covenants?)\s+(?:not\s+)?to"
+    r"|agrees?\s+that\s+(?:it|they|you)\s+(?:shall|will)|(?:is|are)\s+(?:required|obliged)\s+to))"
+)
+_ADVERBS = r"(?:each\s+|hereby\s+|also\s+|further\s+|specifically\s+|expressly\s+)?"
+_OF_YOURS = r"[Yy]our\s+[a-z]{1,20}(?:\s+of\s+(?:the\s+)?\w{1,30})?"
+_PART_OF_ANOTHER_SUBJECT = re.compile(
+    r"\b(?:between|among|of|by|with|to|from|for|against)\s+(?:(?:both|either|each)\s+of\s+)?$", re.IGNORECASE
 )
 _NO_DUTY = re.compile(
-    r",?\s+(?:(?:also|at\s+all\s+times)\s+)?(?:be\s+(?:entitled|deemed|liable|free)\b|have\s+(?:the\s+right|no\b)"
+    r",?\s+(?:(?:also|at\s+all\s+times)\s+)?(?:be\s+(?:entitled|deemed|liable|free|notified|informed)\b"
+    r"|have\s+(?:(?:the|sole|exclusive|full)\s+(?:\w+\s+)?(?:right|title)|no\b)"
+    r"|be\s+bound\b|all\s+(?:of\s+)?(?:the\s+)?terms\b"
     r"|not\s+be\s+(?:liable|responsible|required|obliged|deemed)\b)",
     re.IGNORECASE,
 )
@@ -43,9 +51,9 @@ class Duties:
             re.escape(role).replace(r"\ ", r"\s+") for role in sorted(known, key=len, reverse=True)
         )
         self._duty = re.compile(
-            rf"(?<![\w’'-])(?P<who>(?:(?:[Tt]he|[Ee]ach|[Ee]ither|[Nn]either|[Bb]oth|[Ss]uch|[Ee]very|[Nn]o)\s+"
-            rf"(?:of\s+the\s+)?)?(?:{alternatives})(?:\s+and\s+(?:the\s+)?(?:{alternatives}))?)"
-            rf"(?:,[^,.;]{{1,60}},)?\s+(?:each\s+|hereby\s+|also\s+)?{_MODAL}\b"
+            rf"(?<![\w’'-])(?<!third\s)(?P<who>(?:(?:[Tt]he|[Ee]ach|[Ee]ither|[Nn]either|[Bb]oth|[Ss]uch|[Ee]very|[Nn]o)\s+"
+            rf"(?:of\s+the\s+)?)?(?:{alternatives}|{_OF_YOURS})(?:\s+and\s+(?:the\s+)?(?:{alternatives}))?)"
+            rf"(?:,[^,.;]{{1,60}},)?\s+{_ADVERBS}{_MODAL}\b"
         )
         self._lead: _Lead | None = None
 
@@ -53,7 +61,11 @@ class Duties:
         """Yield the obligations of the next sentence."""
         if self._lead is not None and sentence.clause.level <= self._lead.level:
             self._lead = None
-        matches = list(self._duty.finditer(sentence.text))
+        matches = [
+            match
+            for match in self._duty.finditer(sentence.text)
+            if not _PART_OF_ANOTHER_SUBJECT.search(sentence.text, max(0, match.start() - 30), match.start())
+        ]
         if not matches and self._lead is not None:
             value = f"{self._lead.modal} {_action(sentence.text)}"
             yield sentence.finding(FindingKind.OBLIGATION, self._lead.who, value, sentence.whole())

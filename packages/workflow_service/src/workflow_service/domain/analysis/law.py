@@ -7,18 +7,20 @@ from workflow_service.domain.analysis.sentences import Sentence
 from workflow_service.domain.contract import Finding, FindingKind
 
 _WORD = r"[A-Z][\w.'’-]{0,40}"
-_PLACE = rf"(?:the\s+)?(?P<place>{_WORD}(?:,?\s+(?:of\s+|and\s+|of\s+the\s+)?{_WORD}){{0,6}})"
+_PLACE = rf"(?:the\s+)?(?P<place>{_WORD}(?:,?\s+(?:(?:and\s+)?(?:of\s+)?(?:the\s+)?)?{_WORD}){{0,8}})"
 _LAW = re.compile(
     r"\b(?:[Gg]overned|[Cc]onstrued|[Ii]nterpreted)\b[^;]{0,120}?"
-    rf"(?:\blaws?\s+of\s+{_PLACE}|(?:by|under|with)\s+(?:the\s+)?(?P<adjective>{_WORD}(?:\s+{_WORD}){{0,2}})\s+law\b)"
+    rf"(?:\blaws?\s+of\s+{_PLACE}|(?:by|under|with)\s+(?:the\s+)?(?P<adjective>{_WORD}(?:\s+{_WORD}){{0,2}})\s+[Ll]aw\b)"
 )
 _VENUES = (
-    re.compile(rf"\b(?:[Cc]ourts?)\s+(?:(?:located|sitting|situated)\s+)?(?:in|of|at)\s+{_PLACE}"),
+    re.compile(rf"\b(?:[Cc]ourts?)\s+(?:(?:located|sitting|situated|residing)\s+)?(?:in|of|at)\s+{_PLACE}"),
     re.compile(rf"\b(?:[Vv]enue|[Jj]urisdiction)\b[^;]{{0,60}}?\b(?:in|is|be|of)\s+{_PLACE}"),
     re.compile(rf"\b[Ss]eat\s+of\s+(?:the\s+)?arbitration\s+(?:is|shall\s+be)\s+{_PLACE}"),
     re.compile(rf"\barbitration\s+in\s+{_PLACE}"),
 )
-_KIND_OF_STATE = re.compile(r"(?:State|Commonwealth|Province|Republic|Kingdom)\s+of\s+(?:the\s+)?")
+_KIND_OF_STATE = re.compile(
+    r"(?:\b(?:of\s+)?the\s+|^|\b)(?:State|Commonwealth|Province|Republic|Kingdom)\s+of\s+(?:the\s+)?"
+)
 
 
 def find_law(sentence: Sentence) -> Iterator[Finding]:
@@ -40,5 +42,5 @@ def _place(match: re.Match[str]) -> tuple[int, int]:
 def _name(place: str) -> str:
     """Return a place without what kind of state it is: «the State of Delaware» is Delaware."""
     words = " ".join(place.split())
-    bare = _KIND_OF_STATE.sub("", words, count=1)
+    bare = _KIND_OF_STATE.sub("", words)
     return (bare or words).rstrip(".,")

@@ -41,13 +41,17 @@ _PURPOSES = (
 
 def find_money(sentence: Sentence) -> Iterator[Finding]:
     """Yield the amounts of a sentence as ``50000.00 USD``: a decimal number and an ISO 4217 code."""
+    for match, value in read_amounts(sentence.text):
+        yield sentence.finding(FindingKind.MONEY, _purpose(sentence), value, (match.start(), match.end()))
+
+
+def read_amounts(text: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield the places of amounts and the amounts, in order."""
     taken_to = 0
-    matches = sorted([*_BEFORE.finditer(sentence.text), *_BEHIND.finditer(sentence.text)], key=re.Match.start)
-    for match in matches:
+    for match in sorted([*_BEFORE.finditer(text), *_BEHIND.finditer(text)], key=re.Match.start):
         if match.start() >= taken_to:
             taken_to = match.end()
-            value = f"{_number(match)} {_currency(match)}"
-            yield sentence.finding(FindingKind.MONEY, _purpose(sentence), value, (match.start(), match.end()))
+            yield match, f"{_number(match)} {_currency(match)}"
 
 
 def _number(match: re.Match[str]) -> str:

@@ -37,10 +37,18 @@ _PAIR = re.compile(
 )
 
 
+_DEFINED = re.compile(rf"[“\"](?P<role>[A-Z][\w&’'. -]{{0,40}}?)[”\"]\s+means\s+{_NAME}")
+_WITH_YOU = re.compile(rf"\b[Bb]etween\s+(?:[Yy]ou\s+and\s+)?{_NAME}(?=(?P<rest>[^;.]{{0,40}}))")
+
+
 def find_parties(text: str, pages: Sequence[Page], clauses: Sequence[Clause]) -> Iterator[Finding]:
     """Yield the parties; the label is the role a contract gives a party, and «party» where it gives none."""
-    opening = text[: _opening_end(clauses)]
-    found = list(_with_roles(opening)) or list(_without_roles(opening))
+    found: list[tuple[str, str, Span]] = []
+    for opening in (
+        text[: _opening_end(clauses)],
+        text[:_OPENING],
+    ):  # what is numbered may come before the parties
+        found = found or list(_with_roles(opening)) or list(_without_roles(opening))
     for name, role, span in found:
         clause = next((clause for clause in clauses if clause.span.start <= span.start < clause.span.end), None)
         if clause is not None:
@@ -87,10 +95,25 @@ def _candidate(window: str) -> tuple[str, int] | None:
 def _without_roles(opening: str) -> Iterator[tuple[str, str, Span]]:
     match = _PAIR.search(opening)
     if match is None:
+        yield from _beside_you(opening)
         return
     for group in ("name", "second"):
         if _HAS_SUFFIX.search(match[group]) or " " in match[group]:
             yield _name(match[group]), "party", Span(*match.span(group))
+
+
+def _beside_you(opening: str) -> Iterator[tuple[str, str, Span]]:
+    """Yield the parties of a contract that calls the other one «you»."""
+    for match in _DEFINED.finditer(opening):
+        if _HAS_SUFFIX.search(match["name"]):
+            yield _name(match["name"]), _one_line(match["role"]), Span(*match.span())
+    for match in _WITH_YOU.finditer(opening):
+        is_with_you = re.search(r"\b[Yy]ou\s+and\s+$", opening[: match.start("name")]) or re.match(
+            r",?\s+and\s+you\b", match["rest"], re.IGNORECASE
+        )
+        if is_with_you and _HAS_SUFFIX.search(match["name"]):
+            yield _name(match["name"]), "party", Span(*match.span("name"))
+            return
 
 
 def _name(text: str) -> str:

@@ -45,6 +45,13 @@ def _p(pattern: str) -> re.Pattern[str]:
 _MUTUAL = _p(r"\b(?:either|each|both|neither|no)\s+(?:of\s+the\s+)?part(?:y|ies)\b|\bthe\s+parties\b|\bmutual")
 _NEGATED = _p(r"\bnothing\s+in\s+this\b|\bno\s+provision\s+of\s+this\b")
 
+_FREE_ASSIGNMENT = Risk(
+    "free assignment by one side",
+    Severity.MEDIUM,
+    "The contract can be handed to a stranger, a competitor included, without consent.",
+    "Ask that neither side may assign without the other's consent, but to a successor of its business.",
+)
+
 RULES: tuple[Rule, ...] = (
     Rule(
         Risk(
@@ -55,7 +62,7 @@ RULES: tuple[Rule, ...] = (
         ),
         signs=(
             _p(
-                r"\bliab\w+\b[^.;]{0,80}\b(?:unlimited|without\s+limit\w*|not\s+be\s+(?:limited|capped))"
+                r"\bliab\w+\b[^.;]{0,80}\b(?:unlimited|(?<!including\s)(?<!including,\s)without\s+limit\w*|not\s+be\s+(?:limited|capped))"
                 r"|\bunlimited\s+liab"
             ),
         ),
@@ -69,10 +76,34 @@ RULES: tuple[Rule, ...] = (
             "Ask for the same cap for both sides, and for an amount in proportion to the contract.",
         ),
         signs=(
-            _p(r"\bliab\w+\b[^.;]{0,120}\b(?:(?:not|never|no\s+event)\s+exceed|be\s+limited\s+to|limited\s+to)\b"),
-            _p(r"[’']s?\s+(?:total\s+|aggregate\s+|entire\s+|maximum\s+|cumulative\s+){0,3}liability\b"),
+            _p(
+                r"\bliab\w+\b[^.;]{0,160}\b(?:(?:not|never|no\s+event)\s+exceed|be\s+limited\s+to|limited\s+to)\b"
+                r"|\bin\s+no\s+event\b[^.;]{0,120}\bliab\w+\b[^.;]{0,120}\bexceed\b"
+            ),
+            _p(
+                r"(?:[’']s?|\band\s+its\s+\w{1,20}[’']?)(?:\s+and\s+its\s+\w{1,20}[’']?)?\s+"
+                r"(?:total\s+|aggregate\s+|entire\s+|maximum\s+|cumulative\s+){0,3}liability\b"
+                r"|\b(?:total|aggregate|entire|maximum|cumulative)\s+liability\s+of\s+\w"
+            ),
         ),
         exceptions=(_MUTUAL,),
+    ),
+    Rule(
+        Risk(
+            "exclusion of liability",
+            Severity.MEDIUM,
+            "One side answers for no damage, or for hardly any; the other side bears it.",
+            "Ask that it answers for direct damage up to a cap, and for intent and gross negligence without one.",
+        ),
+        signs=(
+            _p(
+                r"\b(?:not\s+be|no\s+event\b[^.;]{0,100}\bbe|not\s+be\s+held)\s+(?:liable|responsible)\b"
+                r"|\b(?:shall|will)\s+have\s+no\s+liability\b"
+                r"|\bno\s+(?!part(?:y|ies)\b)[^.;]{1,60}\b(?:shall|will)\s+have\s+any\s+liability\b"
+            ),
+            _p(r"\bdamages?\b|\bloss(?:es)?\b|\bclaims?\b"),
+        ),
+        exceptions=(_MUTUAL, _NEGATED),
     ),
     Rule(
         Risk(
@@ -164,7 +195,7 @@ RULES: tuple[Rule, ...] = (
             _p(r"\bmay\b[^.;]{0,30}\bterminate\b"),
             _p(r"\bat\s+any\s+time\b|\bwithout\s+cause\b|\bfor\s+(?:its\s+)?convenience\b|\bimmediately\b"),
         ),
-        exceptions=(_MUTUAL, _p(r"\bbreach|\binsolven|\bbankrupt|\bmay\s+not\b")),
+        exceptions=(_MUTUAL, _p(r"\bbreach|\binsolven|\bbankrupt|\bmay\s+not\b|\bif\s*:")),
     ),
     Rule(
         Risk(
@@ -210,20 +241,21 @@ RULES: tuple[Rule, ...] = (
         ),
         signs=(
             _p(
-                r"\b(?:shall|must|will|may)\s+not\s+(?:purchase|procure|obtain|buy|engage|use)\b[^.;]{0,120}"
+                r"\b(?:shall|must|will|may)\s+not\s+(?:purchase|procure|obtain|buy|engage)\b[^.;]{0,120}"
                 r"\b(?:third\s+part|other\s+(?:provider|supplier|vendor|person)|anyone\s+else)"
+                r"|\b(?:shall|must|will|may)\s+not\s+use\b[^.;]{0,60}\bother\s+(?:provider|supplier|vendor)"
                 r"|\b(?:sole\s+and\s+)?exclusive\s+(?:provider|supplier|vendor)\b"
             ),
         ),
         exceptions=(_p(r"\bnon-exclusive\b"), _NEGATED),
     ),
     Rule(
-        Risk(
-            "free assignment by one side",
-            Severity.MEDIUM,
-            "The contract can be handed to a stranger, a competitor included, without consent.",
-            "Ask that neither side may assign without the other's consent, but to a successor of its business.",
-        ),
+        _FREE_ASSIGNMENT,
+        signs=(_p(r"\bmay\b[^.;]{0,20}\bassign\b[^.;]{0,40}\bthis\s+(?:agreement|contract|license|licence)\b"),),
+        exceptions=(_MUTUAL, _p(r"\bmay\s+not\b|\bconsent\b|\bpermission\b|\bapproval\b|\bonly\b")),
+    ),
+    Rule(
+        _FREE_ASSIGNMENT,
         signs=(_p(r"\bmay\b[^.;]{0,20}\bassign\b"), _p(r"\bwithout\b[^.;]{0,60}\bconsent\b")),
         exceptions=(_MUTUAL, _p(r"\bmay\s+not\b")),
     ),

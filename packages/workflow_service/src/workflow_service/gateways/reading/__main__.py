@@ -10,10 +10,11 @@ import sys
 from typing import BinaryIO
 
 from workflow_service.domain.document import DocumentText
+from workflow_service.domain.file_format import DOCX, PDF
 from workflow_service.ports import UnreadableDocumentError
 
 from .limits import Limits, confine
-from .media import DOCX, PDF, check_media_type
+from .media import check_media_type
 
 
 def read(content: bytes, media_type: str, limits: Limits) -> DocumentText:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pypdfium2 as pdfium
 
@@ -14,6 +15,7 @@ from .text import check_length, clean, join_pages
 
 # PDFium writes a hyphen that it takes for one made by the line break as U+FFFE or U+0002.
 _BROKEN_WORD = re.compile("[\ufffe\x02]\n?")
+_NUMBER = re.compile(r"\d+", re.ASCII)
 _RUNNING_LINES = 2  # lines at the top and at the bottom of a page that may be its header and footer
 _FEWEST_PAGES_WITH_RUNNING_LINES = 2
 
@@ -82,23 +84,39 @@ def without_running_lines(pages: Sequence[str]) -> list[str]:
     """Return the pages without the headers and footers that stand on all of them.
 
     A header in the middle of a sentence that spans two pages would tear the sentence apart. A line goes only if
-    it stands among the outer two at the same edge of every page, the same but for its digits.
+    it stands among the outer two at the same edge of every page, the same but for a number that counts the pages:
+    rows of a price list, which differ in more, stay.
     """
     if len(pages) < _FEWEST_PAGES_WITH_RUNNING_LINES:
         return list(pages)
     split = [page.split("\n") for page in pages]
-    heads = _on_every_page([[_masked(line) for line in lines[:_RUNNING_LINES]] for lines in split])
-    feet = _on_every_page([[_masked(line) for line in lines[-_RUNNING_LINES:]] for lines in split])
+    heads = _on_every_page([lines[:_RUNNING_LINES] for lines in split])
+    feet = _on_every_page([lines[-_RUNNING_LINES:] for lines in split])
     return ["\n".join(_body(lines, heads, feet)).strip("\n") for lines in split]
 
 
 def _masked(line: str) -> str:
-    return re.sub(r"\d+", "#", line.strip())
+    return _NUMBER.sub("#", line.strip())
 
 
 def _on_every_page(edges: Sequence[Sequence[str]]) -> frozenset[str]:
-    counted = Counter(line for edge in edges for line in set(edge))
-    return frozenset(line for line, count in counted.items() if line and count == len(edges))
+    """Return the lines, with # for numbers, that run through all pages."""
+    counted = Counter(line for edge in edges for line in map(_masked, edge))
+    common = frozenset.intersection(*(frozenset(map(_masked, edge)) for edge in edges)) - {""}
+    return frozenset(
+        line
+        for line in common
+        if counted[line] == len(edges)
+        and _counts_pages([_NUMBER.findall(each) for edge in edges for each in edge if _masked(each) == line])
+    )
+
+
+def _counts_pages(numbers: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the numbers of a line, page by page, stay the same but for one that grows by one."""
+    changing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    if len(changing) > 1:
+        return False
+    return all(int(after) == int(before) + 1 for column in changing for before, after in pairwise(column))
 
 
 def _body(lines: Sequence[str], heads: frozenset[str], feet: frozenset[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import stamina
 
@@ -42,6 +43,7 @@ class Asking:
     services: ServiceCatalog
     model: LanguageModel | None
     user_id: str
+    run_id: UUID
 
     async def outcome(self, step: Step, names: Names, run: str) -> Outcome:
         """
@@ -105,7 +107,9 @@ class Asking:
     async def _complete(self, prompt: str, system: str | None, schema: JsonObject | None) -> Outcome:
         if self.model is None:
             raise InvalidInputError("no language model is configured; set WORKFLOW_MODEL")
-        answer = await self.model.complete(prompt, user_id=self.user_id, system=system, schema=schema)
+        answer = await self.model.complete(
+            prompt, user_id=self.user_id, run_id=self.run_id, system=system, schema=schema
+        )
         data = answer.text if schema is None else answer.data
         return Outcome(
             StepStatus.SUCCEEDED, data=_json(data, "the model"), metadata={"usage": asdict(answer.usage)}

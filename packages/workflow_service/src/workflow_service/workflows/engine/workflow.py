@@ -82,7 +82,7 @@ class DefinedWorkflow:
         self.check(context.input_data)
         async with self._checkpointer(context.run_id) as saver:
             kept = KeptOutcomes(saver, context.run_id)
-            asking = Asking(self._services, self._model, context.user_id)
+            asking = Asking(self._services, self._model, context.user_id, context.run_id)
             return await _Execution(self._definition, asking, kept, context).run()
 
     async def forget(self, run_id: UUID) -> None:

@@ -2,10 +2,10 @@
 
 from workflow_service.gateways.postgres.migrating import execute_sql_beside
 
-revision = "0006"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Run 0006_webhooks.sql."""
+    """Run 0005_webhooks.sql."""
     execute_sql_beside(__file__)

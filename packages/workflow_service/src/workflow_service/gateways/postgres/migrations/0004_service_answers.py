@@ -1,11 +1,11 @@
-"""Keys, and row security on every table of users."""
+"""Answers of external services."""
 
 from workflow_service.gateways.postgres.migrating import execute_sql_beside
 
 revision = "0004"
-down_revision = "0001"
+down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Run 0004_users.sql."""
+    """Run 0004_service_answers.sql."""
     execute_sql_beside(__file__)

@@ -1,0 +1,62 @@
+"""What a user's calls to language models took."""
+
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from workflow_service.api.authentication import User
+from workflow_service.api.dependencies import Services
+from workflow_service.domain.language_model import UsageReport
+
+router = APIRouter(tags=["usage"])
+
+Since = Annotated[AwareDatetime | None, Query(description="Calls from this moment on, with a time zone.")]
+Until = Annotated[AwareDatetime | None, Query(description="Calls before this moment, with a time zone.")]
+OfRun = Annotated[UUID | None, Query(description="The calls of this run only.")]
+
+
+class ModelTotalView(BaseModel):
+    """What one model took; ``cost`` is in US dollars and sums the calls that had a price."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+    model: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    calls_without_price: int
+
+
+class UsageView(BaseModel):
+    """What a user's calls took: together, and by model, the dearest first."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    calls_without_price: int
+    models: list[ModelTotalView]
+
+    @classmethod
+    def of(cls, report: UsageReport) -> Self:
+        """Show ``report``."""
+        models = [ModelTotalView.model_validate(total) for total in report.models]
+        return cls(
+            calls=sum(total.calls for total in models),
+            input_tokens=sum(total.input_tokens for total in models),
+            output_tokens=sum(total.output_tokens for total in models),
+            cost=sum(total.cost for total in models),
+            calls_without_price=sum(total.calls_without_price for total in models),
+            models=models,
+        )
+
+
+@router.get("/usage")
+async def usage(
+    user_id: User, services: Services, since: Since = None, until: Until = None, run_id: OfRun = None
+) -> UsageView:
+    """Return what the user's calls to language models took: of a time, of a run, or in all."""
+    return UsageView.of(await services.usage.report(user_id, since=since, until=until, run_id=run_id))
