@@ -401,6 +401,7 @@ def test_threads_that_are_all_busy_are_no_finding_as_long_as_nobody_waits() -> N
         ({"tasks": 0}, ValueError),
         ({"lag": -1.0}, ValueError),
         ({"blocked": float("nan")}, ValueError),
+        ({"blocked": float("inf")}, ValueError),
         ({"utilisation": "90 %"}, TypeError),
         ({"memory": True}, TypeError),
     ],
