@@ -5,7 +5,7 @@ import os
 import shlex
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -193,26 +193,28 @@ def ask_process(
     return told
 
 
-def local_processes(timeout: float = _PATIENCE, pid: int | None = None) -> tuple[LocalProcess, ...]:
+def local_processes(timeout: float = _PATIENCE, pids: Iterable[int] | None = None) -> tuple[LocalProcess, ...]:
     """
     Ask every process of this user that has a health monitor with a socket, all at the same time.
 
     Args:
         timeout: Seconds to wait for each part of an answer.
-        pid: Ask this one only; there is none in what is returned if it has no such monitor.
+        pids: Ask these only; those of them that have no such monitor are not in what is returned.
 
     Raises:
         OSError: The folder of the sockets is not the user's alone.
 
     Thread: any; it blocks.
     """
-    paths = sorted(
-        own_folder().glob("[1-9]*.sock" if pid is None else f"{pid}.sock"), key=lambda path: int(path.stem)
-    )
+    folder = own_folder()
+    names = (path.stem for path in folder.glob("*.sock")) if pids is None else map(str, pids)
+    numbers = {int(name) for name in names if name.isascii() and name.isdigit()}
     found: list[LocalProcess] = []
     inquiries: list[_Inquiry] = []
-    for path in paths:
-        number = int(path.stem)
+    for number in numbers:
+        path = folder / f"{number}.sock"
+        if not path.exists():
+            continue
         if is_stopped(number):
             found.append(LocalProcess(number, "stopped", {}))
             continue
