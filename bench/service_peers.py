@@ -1,7 +1,6 @@
-"""The work of bench/service.py, a graph of two steps, and what is put together by hand around it."""
+"""The work of bench/service.py: a graph of two steps, and how it becomes a workflow of the service."""
 
 import asyncio
-import os
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -46,36 +45,3 @@ def for_workflow_service(tools: Any) -> Any:
 
     schema = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
     return GraphWorkflow("two_steps", "Counts words.", schema, two_steps(), tools.checkpointer)
-
-
-def bare_tasks() -> Any:
-    """Celery by hand: a task that runs the graph with asyncio.run, and keeps nothing."""
-    from celery import Celery
-
-    app = Celery("bare", broker=os.environ["BROKER_URL"], backend=os.environ["BROKER_URL"])
-    app.conf.task_default_queue = "bare"
-    graph = two_steps().compile()
-
-    @app.task(name="bare.run")
-    def run(text: str) -> dict[str, Any]:
-        return dict(asyncio.run(graph.ainvoke({"text": text})))
-
-    return app
-
-
-def bare_api() -> Any:
-    """FastAPI by hand: a request waits, on a thread, for the task's result."""
-    from fastapi import FastAPI
-
-    tasks = bare_tasks()
-    app = FastAPI()
-
-    @app.post("/run")
-    def run(body: dict[str, str]) -> Any:
-        return tasks.tasks["bare.run"].delay(body["text"]).get(timeout=60)
-
-    @app.get("/health")
-    def health() -> str:
-        return "well"
-
-    return app

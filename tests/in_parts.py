@@ -26,10 +26,12 @@ REDIS_DATABASES = 16
 _LIBRARY = "packages/homeloop/tests"
 _ADAPTERS = f"{_LIBRARY}/adapters"
 _WORKERS = [f"{_ADAPTERS}/{each}" for each in ("pools", "recovery", "redis_transport")]
+_SERVICE = "packages/workflow_service/tests"
 PARTS = {  # the longest first
     "workers": _WORKERS,
     "adapters": [_ADAPTERS, *(f"--ignore={each}" for each in _WORKERS)],
-    "service": ["packages/workflow_service/tests"],
+    "service": [_SERVICE, f"--ignore={_SERVICE}/security"],
+    "security": [f"{_SERVICE}/security"],
     "isolation": [f"{_LIBRARY}/{each}" for each in ("isolation", "graphs", "pytest_plugin")],
     "runtime": ["tests", *(f"{_LIBRARY}/{each}" for each in ("behaviours", "callbacks", "resources", "runtime"))],
     "diagnosis": [f"{_LIBRARY}/{each}" for each in ("check", "database", "diagnosis", "guards", "http")],

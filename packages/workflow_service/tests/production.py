@@ -137,7 +137,7 @@ def production(folder: Path, database_url: str, broker_url: str, port: int) -> I
         "DATABASE_URL": database_url,
         "BROKER_URL": broker_url,
         "WORKFLOW_API_KEYS": f'{{"alice": "{KEY}"}}',
-        "WORKFLOW_RUN_LEASE": "2",
+        "WORKFLOW_RUN_LEASE": "60",  # nothing waits for its end, and a busy machine loses no run
         "WORKFLOW_REAP_INTERVAL": "0.5",
         "TMPDIR": str(folder),
     }

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from production import Production, wait_until
 
-pytestmark = [pytest.mark.needs("postgres", "redis"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("postgres", "redis"), pytest.mark.timeout(300)]
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def on_database(url: str, ask: Callable[[Any], Awaitable[T]]) -> T:
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("pool", ["threads", "asyncio", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_runs_of_a_worker_that_is_told_to_stop_go_on_elsewhere(production: Production, pool: str) -> None:
     """After SIGTERM and its grace the runs are queued again, by the worker itself, and the exit code is 0."""
     production.start_api()

@@ -19,7 +19,6 @@ import fault_servers
 import httpx
 
 VICTIMS = ("worker", "API", "broker", "PostgreSQL")
-WORKERS = 2
 OUTAGE = 1.0  # seconds until what was killed is started again
 FOLLOWERS = 5
 _BOUND = 900.0  # seconds for a campaign on a busy machine; then what has not ended counts as lost
@@ -90,7 +89,7 @@ class Outcome:
 class Service:
     """The whole service in processes of its own."""
 
-    def __init__(self, folder: Path, broker: str) -> None:
+    def __init__(self, folder: Path, broker: str, workers: int) -> None:
         here = str(Path(__file__).parent)
         self.database = fault_servers.PostgreSQL(folder)
         self.broker: Any = fault_servers.BROKERS[broker](folder)
@@ -110,7 +109,7 @@ class Service:
             fault_servers.Process(
                 f"worker{number}", [sys.executable, *celery, *options, "-n", f"w{number}@faults"], env, folder
             )
-            for number in range(WORKERS)
+            for number in range(workers)
         ]
         self.api = _Api(
             self.address,
@@ -151,10 +150,10 @@ class _Api(fault_servers.Process):
 
 
 @contextmanager
-def _served(broker: str) -> Iterator[Service]:
+def _served(broker: str, workers: int) -> Iterator[Service]:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     folder.chmod(0o711)  # the database's own user passes through
-    service = Service(folder, broker)
+    service = Service(folder, broker, workers)
     try:
         service.start()
         yield service
@@ -196,10 +195,10 @@ class Watcher:
             await asyncio.sleep(0.05)
 
 
-def campaign(broker: str, victims: Sequence[str], runs: int) -> Outcome:
-    """Do ``runs`` runs, and kill each of ``victims`` in turn, evenly spread over them."""
+def campaign(broker: str, victims: Sequence[str], runs: int, workers: int) -> Outcome:
+    """Do ``runs`` runs on so many workers, and kill each of ``victims`` in turn, evenly spread over them."""
     outcome = Outcome(broker, victims, runs)
-    with _served(broker) as service:
+    with _served(broker, workers) as service:
         started = time.monotonic()
         asyncio.run(_disturb(service, outcome))
         outcome.seconds = time.monotonic() - started

@@ -51,7 +51,7 @@ def main() -> int:
             if reason is not None:
                 row = _row(broker, victim, f"not run: {reason}", *[""] * (len(COLUMNS) - 3))
             else:
-                outcome = fault_campaign.campaign(broker, [victim] * 3, options.runs)
+                outcome = fault_campaign.campaign(broker, [victim] * 3, options.runs, workers=2)
                 complaints = outcome.complaints()
                 is_right = is_right and not complaints
                 row = _line(outcome, victim, complaints)

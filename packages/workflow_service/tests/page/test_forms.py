@@ -237,8 +237,8 @@ def test_entries_of_a_list_can_be_removed(person: Any) -> None:
         page.keyboard.type(tag)
     expect(page.get_by_role("button", name="Add to Tags")).to_be_disabled()
     page.get_by_role("button", name="Remove Entry 2").click()
-    expect(page.get_by_label("Entry 2")).to_be_focused()
-    expect(page.get_by_label("Entry 2")).to_have_value("c")
+    expect(page.get_by_role("textbox", name="Entry 2")).to_be_focused()
+    expect(page.get_by_role("textbox", name="Entry 2")).to_have_value("c")
     expect(page.get_by_role("button", name="Remove Entry")).to_have_count(2)
     expect(page.get_by_role("button", name="Add to Tags")).to_be_enabled()
 

@@ -20,10 +20,10 @@ import asyncpg
 import httpx
 import pytest
 
-from workflow_service.contracts import QUEUE
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool
 from workflow_service.gateways.postgres.connection import prepare_connection
 from workflow_service.gateways.postgres.migrator import migrate
+from workflow_service.local.programs import SERVE_API, worker_arguments
 
 T = TypeVar("T")
 
@@ -154,6 +154,7 @@ def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         url = url.replace(f":{parts.password}@", f":{secrets['database']}@")
         secrets["token"] = f"{MARK}-{'secret of tokens ' * 3}"
         secrets["weather"] = f"{MARK}-weather"
+        secrets["webhooks"] = f"{MARK}-{'webhooks' * 4}"
         environment = {
             **os.environ,
             "DATABASE_URL": url,
@@ -165,18 +166,16 @@ def running(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "WORKFLOW_JWT_AUDIENCE": "workflow-service",
             "WORKFLOW_SERVICES__WEATHERAPI__API_KEY": secrets["weather"],
             "WORKFLOW_SERVICES__WEATHERAPI__BASE_URL": "http://127.0.0.1:1",
+            "WORKFLOW_WEBHOOK_SECRETS": json.dumps([secrets["webhooks"]]),
+            "WORKFLOW_LOG_LEVEL": "DEBUG",
             "WORKFLOW_MAX_UPLOAD_BYTES": "300000",
             "PYTHONUNBUFFERED": "1",
         }
         (folder / "broker").mkdir(mode=0o700)
-        descriptor = str(listener.fileno())
-        uvicorn = ("uvicorn", "workflow_service.api.app:create_app", "--factory", "--fd", descriptor)
-        patience = ("--http", "workflow_service.api.connections:PatientProtocol")
-        patient = (*patience, "--timeout-graceful-shutdown", "3")
-        celery = ("celery", "--app", "workflow_service.worker.app", "worker", "--queues", QUEUE)
-        threads = ("--pool", "threads", "--concurrency", "2", "--loglevel", "DEBUG", "--without-mingle")
-        for name, command in (("api", (*uvicorn, *patient)), ("worker", (*celery, *threads))):
-            stack.enter_context(_process(name, command, folder, environment, listener.fileno()))
+        descriptor = listener.fileno()
+        api = (*SERVE_API, "--fd", str(descriptor), "--timeout-graceful-shutdown", "3")
+        for name, command in (("api", api), ("worker", worker_arguments("threads", 2, "DEBUG"))):
+            stack.enter_context(_process(name, command, folder, environment, descriptor))
         running = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", folder, url, secrets)
         _wait_ready(running)
         yield running

@@ -1,7 +1,9 @@
 """Attacks on the running service, on every operation of its OpenAPI document: a new route is attacked too."""
 
 import json
+import re
 import socket
+import time
 from contextlib import closing
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
@@ -32,6 +34,8 @@ POLLUTION = {
     "__class__": {"__init__": {"__globals__": {}}},
     "toString": None,
 }
+OPEN = ("/health/live", "/health/ready")
+"""What answers without a key."""
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -44,18 +48,19 @@ def operations(running):
         (method.upper(), path, operation.get("parameters", []), operation.get("requestBody"))
         for path, item in document["paths"].items()
         for method, operation in item.items()
-        if method in METHODS and path.startswith("/api/")
+        if method in METHODS and not path.startswith(OPEN)
     ]
 
 
 @pytest.fixture(scope="module")
 def of_bob(running):
-    """What bob has: a document, and a run of it that has ended."""
+    """What bob has: a document, a run of it that has ended, and a webhook's delivery that told so to nobody."""
     with running.client("bob") as bob:
         document = upload(bob, "secret.txt", b"The secret of bob is 4711.").json()["document_id"]
-        run = execute(bob, {"document_id": document}).json()["run_id"]
+        run = execute(bob, {"document_id": document}, {"webhook_url": "https://hooks.invalid/"}).json()["run_id"]
         follow_to_end(bob, run)
-        return {"document_id": document, "run_id": run}
+        [delivery] = bob.get(f"/api/v1/webhooks/deliveries?run_id={run}").json()["deliveries"]
+        return {"document_id": document, "run_id": run, "delivery_id": delivery["id"]}
 
 
 def upload(client, name, content=b"some text", media_type="text/plain"):
@@ -73,9 +78,10 @@ def follow_to_end(client, run_id):
         return "".join(stream.iter_text())
 
 
-def fill(path, values):
-    """Put values for a path's parameters; one that this test does not know must be taught to it."""
-    return path.format(**{name: quote(str(value), safe="") for name, value in values.items()})
+def fill(path, values=()):
+    """Put values for a path's parameters; what is not given is the id of nothing."""
+    given = dict(values)
+    return re.sub(r"{(\w+)}", lambda name: quote(str(given.get(name[1], uuid4())), safe=""), path)
 
 
 def body_for(path):
@@ -89,7 +95,7 @@ def test_without_a_key_no_operation_answers(running, operations):
     """401, and the same for what is there and what is not."""
     with running.client(None) as anyone:
         for method, path, _, _ in operations:
-            response = anyone.request(method, fill(path, {"run_id": uuid4(), "document_id": uuid4(), "name": "x"}))
+            response = anyone.request(method, fill(path))
             assert (method, path, response.status_code) == (method, path, 401)
 
 
@@ -99,8 +105,9 @@ def test_what_is_anothers_answers_like_what_is_not_there(running, operations, of
     with running.client("alice") as alice, running.client("bob") as bob:
         before = {name: bob.get(f"/api/v1/{kind}/{of_bob[name]}").json() for kind, name in KINDS}
         for method, path, parameters, _ in operations:
-            named = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
-            if not named & of_bob.keys():
+            named = {each["name"] for each in parameters if each["in"] == "path" and each["name"].endswith("_id")}
+            assert named <= of_bob.keys(), f"give bob one of what {path} names"
+            if not named:
                 continue
             nothing = {name: uuid4() for name in of_bob}
             theirs = alice.request(method, fill(path, of_bob), **body_for(path))
@@ -129,10 +136,15 @@ def test_anothers_events_are_not_streamed(running, of_bob):
 
 
 def test_a_cursor_of_another_shows_nothing_of_theirs(running, of_bob):
-    """A list begins behind one's own runs only."""
+    """A list that begins behind another's row is answered as one behind a row that is not there."""
     with running.client("alice") as alice:
-        for query in ("", f"?before={of_bob['run_id']}", "?limit=100"):
-            assert of_bob["run_id"] not in alice.get(f"/api/v1/runs{query}").text
+        for path, name in (("runs", "run_id"), ("webhooks/deliveries", "delivery_id")):
+            told = []
+            for cursor in (of_bob[name], str(uuid4())):
+                answer = alice.get(f"/api/v1/{path}?before={cursor}")
+                told.append((answer.status_code, answer.text.replace(cursor, "ID")))
+            assert told[0] == told[1]
+            assert of_bob[name] not in alice.get(f"/api/v1/{path}?limit=100").text
 
 
 def test_anothers_document_is_no_input(running, of_bob):
@@ -168,19 +180,18 @@ def test_an_idempotency_key_is_its_users(running, of_bob):
 def test_sql_and_other_languages_in_every_field_are_text(running, operations, of_bob):
     """Path, query, headers and body of every operation: no failure, and no answer that is another's."""
     with running.client("alice") as alice, running.client("bob") as bob:
-        ids = {"run_id": str(uuid4()), "document_id": str(uuid4()), "name": "x"}
         requests = []
         for injection in INJECTIONS:
             for method, path, parameters, _ in operations:
                 for parameter in parameters:
                     name, where = parameter["name"], parameter["in"]
                     if where == "path":
-                        requests.append((method, fill(path, ids | {name: injection}), {}))
+                        requests.append((method, fill(path, {name: injection}), {}))
                     elif where == "query":
-                        requests.append((method, fill(path, ids), {"params": {name: injection}}))
+                        requests.append((method, fill(path), {"params": {name: injection}}))
                     elif where == "header":
                         value = injection.encode("utf-8", "surrogatepass")
-                        requests.append((method, fill(path, ids), {"headers": [(name.encode(), value)]}))
+                        requests.append((method, fill(path), {"headers": [(name.encode(), value)]}))
             for body in (
                 {"workflow_name": injection, "input_data": {}},
                 {"workflow_name": "contract_analysis", "input_data": {"document_id": injection}},
@@ -192,7 +203,7 @@ def test_sql_and_other_languages_in_every_field_are_text(running, operations, of
             ):
                 for method, path, _, has_body in operations:
                     if has_body:
-                        requests.append((method, fill(path, ids), {"json": body}))
+                        requests.append((method, fill(path), {"json": body}))
             requests.append(("POST", "/api/v1/documents", {"files": {"file": (injection + ".txt", b"text")}}))
             requests.append(
                 ("POST", "/api/v1/documents", {"files": {"file": ("a.txt", b"text", "text/plain; a=b")}})
@@ -337,7 +348,6 @@ def test_a_sample_is_named_and_never_a_path(running, name):
 
 def test_bodies_have_a_bound_on_every_operation(running, operations):
     """Announced or not: more than is allowed is 413, and nobody waits for the rest."""
-    ids = {"run_id": uuid4(), "document_id": uuid4(), "name": "x"}
     with running.client("alice") as alice:
         for method, path, _, has_body in operations:
             if has_body:
@@ -346,9 +356,7 @@ def test_bodies_have_a_bound_on_every_operation(running, operations):
                 for content in (head + b"x" * 2_000_000, iter([head, *[b"x" * 100_000] * 20])):
                     kind = "multipart/form-data; boundary=x" if is_upload else "application/json"
                     try:
-                        answer = alice.request(
-                            method, fill(path, ids), content=content, headers={"Content-Type": kind}
-                        )
+                        answer = alice.request(method, fill(path), content=content, headers={"Content-Type": kind})
                     except httpx.TransportError:
                         continue  # the connection was closed while we still sent
                     assert answer.status_code == 413, (method, path)
@@ -393,3 +401,48 @@ def test_tokens_reach_the_running_service(running):
         assert status(jwt.encode(good | {"aud": "other"}, secret, "HS256")) == 401
         assert status(jwt.encode(good | {"exp": 1}, secret, "HS256")) == 401
         assert status(jwt.encode(good, "x" * 64, "HS256")) == 401
+
+
+def test_a_webhook_reaches_nothing_inside(running):
+    """However the address is written: refused, or the delivery fails, and nobody here is connected to."""
+    with running.client("alice") as alice, socket.create_server(("127.0.0.1", 0)) as inside:
+        port = inside.getsockname()[1]
+        document = upload(alice, "own.txt").json()["document_id"]
+        runs = []
+        for host in INSIDE:
+            answer = execute(alice, {"document_id": document}, {"webhook_url": f"{host}:{port}/hook"})
+            assert answer.status_code in (202, 422), answer.text
+            if answer.status_code == 202:
+                runs.append(answer.json()["run_id"])
+        for run_id in runs:
+            follow_to_end(alice, run_id)
+            deadline = time.monotonic() + 60
+            while True:
+                [delivery] = alice.get(f"/api/v1/webhooks/deliveries?run_id={run_id}").json()["deliveries"]
+                if delivery["attempts"] and delivery["last_error"]:
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert delivery["status"] != "delivered"
+        inside.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            inside.accept()
+
+
+INSIDE = (
+    "http://127.0.0.1",
+    "https://localhost",
+    "http://[::1]",
+    "http://[::ffff:127.0.0.1]",
+    "http://2130706433",
+    "http://0x7f000001",
+    "http://0177.0.0.1",
+    "http://127.1",
+    "http://0.0.0.0",
+    "http://localhost.",
+    "http://user:password@127.0.0.1",
+    "http://hooks.example@127.0.0.1",
+    "http://127.0.0.1#@hooks.example",
+    "gopher://127.0.0.1",
+    "file://127.0.0.1",
+)

@@ -40,7 +40,11 @@ SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 
 WRONG = ("wrong", f"{MARK}-wrong", f"eyJ.{MARK}.x", f"wsk_000000000000_{MARK:x<43}")
 BROKEN = {"a.pdf": b"%PDF-1.7 broken", "a.docx": b"PK\x03\x04 broken", "a.txt": b"\xff\xfe"}
 PATHS = ("/api/v1/runs/x", "/api/v1/nothing", "/health/ready", "/openapi.json", "/", "/api/v1/workflows")
-OUTAGE = ("/api/v1/runs", "/health/ready", "/api/v1/runs/00000000-0000-4000-8000-000000000000/events")
+OUTAGE = (
+    "/api/v1/runs",
+    "/api/v1/webhooks/deliveries",
+    f"/api/v1/runs/{uuid4()}/events",
+)
 
 
 async def ask_database(url, statement):

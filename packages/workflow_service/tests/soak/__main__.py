@@ -81,9 +81,12 @@ def soak(name: str, seconds: float, folder: Path) -> Outcome:
         sampler = Sampler(installation, load)
         begun = time.monotonic()
         with sampler.sampling(), load.running():
-            while (past := time.monotonic() - begun) < seconds:
-                time.sleep(min(1.0, seconds - past))
-                installation.disturb(past / seconds)
+            try:
+                while (past := time.monotonic() - begun) < seconds:
+                    time.sleep(min(1.0, seconds - past))
+                    installation.disturb(past / seconds)
+            except AssertionError as error:  # what was seen until then is told all the same
+                load.wrong.append(f"a part did not stop or start as it should: {error}")
         asyncio.run(load.finish())
     lines = [line for log in folder.rglob("*.log*") for line in log.read_text(errors="replace").splitlines()]
     return Outcome(

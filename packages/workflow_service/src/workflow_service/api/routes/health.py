@@ -1,10 +1,10 @@
 """Health: whether the process lives, whether it can do its work, how its loops are, and figures for Prometheus."""
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from workflow_service.api.dependencies import Loops, Ready, Services
-from workflow_service.api.problems import ProblemResponse
+from workflow_service.api.problems import ProblemResponse, problems
 from workflow_service.gateways.metrics import CONTENT_TYPE, exposition
 from workflow_service.ports import StoreUnavailableError
 
@@ -28,13 +28,13 @@ async def ready(readiness: Ready) -> Response:
     return JSONResponse({"status": "ready", "checks": checks})
 
 
-@router.get("/health/loops")
+@router.get("/health/loops", responses=problems())
 async def loops(measure: Loops) -> Response:
     """Tell what the event loops of this process do, and what its pools hold."""
     return JSONResponse(measure())
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=problems())
 async def metrics(services: Services) -> Response:
     """Tell the figures of this server's processes, and how many runs wait."""
     try:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, HTTPException, Query, Response
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services
+from workflow_service.api.problems import problems
 from workflow_service.api.webhook_views import DeliveryPage, DeliveryView, WebhookSecrets
 from workflow_service.domain.webhook import DeliveryStatus
 
@@ -27,7 +28,7 @@ async def list_deliveries(
     return DeliveryPage.of(list(found), limit)
 
 
-@router.post("/deliveries/{delivery_id}/retry", status_code=202)
+@router.post("/deliveries/{delivery_id}/retry", status_code=202, responses=problems(404))
 async def retry(delivery_id: UUID, user_id: User, services: Services) -> DeliveryView:
     """Send a delivery again, now, whatever became of it; the receiver knows it by its id."""
     delivery = await services.webhooks.send_again(user_id, delivery_id)

@@ -156,7 +156,7 @@ export class FindingsList {
 }
 
 function where({ clause, page }, paged) {
-  return [clause ? `clause ${clause}` : "", paged ? `page ${page}` : ""].filter(Boolean).join(", ");
+  return [clause === "preamble" ? clause : clause && `clause ${clause}`, paged ? `page ${page}` : ""].filter(Boolean).join(", ");
 }
 
 function valueOf({ label: name, value }) {
