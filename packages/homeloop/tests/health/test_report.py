@@ -329,7 +329,7 @@ def test_faults_are_findings_for_a_while(event: Event, found: str, patient: Heal
 def test_a_callbacks_error_that_its_caller_gets_is_no_incident(
     runtime: LoopRuntime, patient: HealthMonitor
 ) -> None:
-    """As the advice says: the caller handles it, an expected end for one. It is counted, and logged as a warning."""
+    """As the advice says, the caller handles it. It is counted, and logged as a warning."""
     patient.start()
 
     def ends() -> None:

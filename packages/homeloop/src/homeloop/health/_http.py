@@ -194,7 +194,7 @@ class HttpServer:
         except (BlockingIOError, ConnectionError):  # it has left
             return
         except OSError as error:
-            # No descriptors, mostly. Who waits outside would be told of again at once, and keep a core busy for ever.
+            # No descriptors, mostly. Whoever waits outside would be told of again at once, and keep a core busy.
             logger.warning("the health page lets nobody in for %g s: %s", _REST, error)
             self._selector.unregister(self._listener)
             self._rests_until = time.monotonic() + _REST
