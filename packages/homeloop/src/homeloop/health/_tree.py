@@ -171,16 +171,16 @@ def _is_future(held: object) -> bool:
 
 
 def _held_by(callback: Any) -> Iterator[object]:
-    kind = type(callback)
-    if kind is partial:
+    if type(callback) is partial:
         yield from callback.args
-    if hasattr(kind, "__self__"):
+    elif type(callback) is FunctionType:
+        for cell in callback.__closure__ or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # it is empty
+                pass
+    elif hasattr(cast("object", type(callback)), "__self__"):
         yield callback.__self__
-    for cell in (callback.__closure__ or ()) if kind is FunctionType else ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # it is empty
-            pass
 
 
 def _groups(tasks: Iterable[_Seen], budget: _Budget, depth: int) -> Iterator[Told]:
