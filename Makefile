@@ -157,7 +157,12 @@ soak: $(STAMP)  ## The service used for SOAK_SECONDS (600), its parts restarted 
 	$(BIN)/python packages/workflow_service/tests/soak --seconds $(or $(SOAK_SECONDS),600) --write docs/reference
 
 bench-service: $(STAMP)  ## Runs a second and how long one takes, beside Aegra and a bare FastAPI with Celery
+	@for python in $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9]*/bin/python python3.1[2-9]; do \
+		if [ ! -e .venv-aegra ] && "$$python" -c '' 2>/dev/null; then \
+			"$$python" -m venv .venv-aegra && .venv-aegra/bin/python -m pip install --quiet aegra-api; \
+		fi; \
+	done
 	$(BIN)/python bench/service.py
 
 clean:  ## Remove the virtual environment and what tools left
-	rm -rf $(VENV) .venv-3.* .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache packages/workflow_service/evaluation/.cache .pytest_cache .hypothesis htmlcov .coverage*
+	rm -rf $(VENV) .venv-3.* .venv-aegra .venv-celery-* .celery-pools*.xml .mypy_cache .ruff_cache packages/workflow_service/evaluation/.cache .pytest_cache .hypothesis htmlcov .coverage*

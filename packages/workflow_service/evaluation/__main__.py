@@ -20,6 +20,7 @@ from reading import Reader, by_rules, opened_reader
 from scoring import Contract, Label, Score, labelled, score
 
 HERE = Path(__file__).parent
+MARK = "<!-- make eval writes what follows -->\n"
 SAMPLES = HERE.parent / "samples_source"
 sys.path.insert(0, str(HERE.parent / "tests" / "analysis"))
 
@@ -88,7 +89,8 @@ async def main(arguments: argparse.Namespace) -> None:
             parts.insert(0, await measure("CUAD", about, contracts, reader))
     text = page(parts, datetime.now(UTC).date(), model)
     if arguments.write is not None:
-        arguments.write.write_text(text, encoding="utf-8")
+        before = arguments.write.read_text(encoding="utf-8")
+        arguments.write.write_text(before[: before.index(MARK) + len(MARK)] + "\n" + text, encoding="utf-8")
     print(text)
     if arguments.examples:
         for part in parts:
@@ -102,6 +104,6 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, help="CUADv1.json, or the folder it is in")
     parser.add_argument("--limit", type=int, help="contracts of it at most")
     parser.add_argument("--cache", type=Path, default=HERE / ".cache", help="where fetched packages are kept")
-    parser.add_argument("--write", type=Path, help="the page to write")
+    parser.add_argument("--write", type=Path, help="put the tables into this document, below its mark")
     parser.add_argument("--examples", action="store_true", help="print what was missed and what was wrong")
     asyncio.run(main(parser.parse_args()))

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
+from importlib import import_module
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -75,9 +76,9 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         InvalidSettingError: A file that a setting names cannot be used.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
-    # Alembic weighs 24 MB: not for workers, which import this module too.
-    from workflow_service.gateways.postgres.migrator import migrate
-
+    # Alembic weighs 24 MB: not for workers, which import this module too. It takes a second on a busy machine: not
+    # on the loop.
+    migrator = await asyncio.to_thread(import_module, "workflow_service.gateways.postgres.migrator")
     connect = _connect(settings)
     resources = _resources(settings, connect)
     catalog = RegisteredServices(service_registry, resources)
@@ -85,7 +86,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         PostgresRunFeed(settings.database_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
-        await migrate(settings.database_url)
+        await migrator.migrate(settings.database_url)
 
         async def ready() -> Mapping[str, bool]:
             return await _check(connect, queue)

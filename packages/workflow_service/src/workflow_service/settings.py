@@ -263,8 +263,10 @@ class Settings(OperationsSettings, ExternalSettings):
     """Calls a process may begin in a minute; None: as many as it likes."""
 
     model_input_price: Annotated[float | None, Field(ge=0)] = None
+    """US dollars for a million tokens that the model reads."""
+
     model_output_price: Annotated[float | None, Field(ge=0)] = None
-    """US dollars for a million tokens; without both, usage is counted in tokens only."""
+    """US dollars for a million tokens that it writes; without both prices, usage is counted in tokens only."""
 
     model_structured_output: Literal["json_schema", "function_calling", "json_mode"] | None = None
     """How the model is made to answer in a schema; None: the best way that the provider takes."""

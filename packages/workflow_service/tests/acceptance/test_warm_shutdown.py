@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from production import Production, wait_until
 
-pytestmark = [pytest.mark.needs("postgres", "redis"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("postgres", "redis"), pytest.mark.timeout(300)]
 
 T = TypeVar("T")
 

@@ -88,8 +88,12 @@ def test_the_samples_are_read_without_a_mistake_and_cuad_is_counted_by_its_categ
     file = tmp_path / "CUADv1.json"
     paragraphs = [{"context": TEXT, "qas": questions}]
     file.write_text(json.dumps({"version": "v", "data": [{"title": "supply", "paragraphs": paragraphs}]}))
-    page = evaluate(cache, "--data", str(tmp_path), "--write", str(tmp_path / "eval.md"))
-    assert (tmp_path / "eval.md").read_text(encoding="utf-8") == page[:-1]
+    document = tmp_path / "eval.md"
+    document.write_text("By hand.\n\n<!-- make eval writes what follows -->\n\nOld.\n", encoding="utf-8")
+    page = evaluate(cache, "--data", str(tmp_path), "--write", str(document))
+    assert document.read_text(encoding="utf-8") == (
+        f"By hand.\n\n<!-- make eval writes what follows -->\n\n{page[:-1]}"
+    )
     assert row(page, "CUAD", "Parties") == ["2", "1.00", "1.00", "1.00"]
     assert row(page, "CUAD", "Agreement Date") == ["1", "-", "1.00", "-"]
     assert row(page, "CUAD", "Governing Law") == ["1", "1.00", "1.00", "1.00"]

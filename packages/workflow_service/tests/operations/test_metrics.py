@@ -18,7 +18,9 @@ class Runs:
     """As much of a run store as is observed."""
 
     def __init__(self, workflow: str) -> None:
-        self._claim = SimpleNamespace(run=SimpleNamespace(id=uuid4(), attempt=1, workflow_name=workflow))
+        self._claim = SimpleNamespace(
+            run=SimpleNamespace(id=uuid4(), attempt=1, workflow_name=workflow, user_id="alice")
+        )
         self.is_lost = False
 
     async def claim(self, run_id: object, worker_id: str, lease: float) -> Any:

@@ -14,7 +14,7 @@ import httpx
 from installations import Installation
 
 SHARES = {"contract_analysis": 5, "emergency_contacts": 4, "cancelled": 1}
-_PLACES = ("Berlin", "Paris", "Tokyo")
+_PLACES = ("Berlin", "London", "Tokyo")
 _PAUSE = 0.3  # seconds of a client between two runs: people think
 _LONGEST = 120.0  # seconds a run may take, restarts included
 _FINAL = {"succeeded", "failed", "cancelled", "dead"}

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from workflow_service.domain.run import Claim
 from workflow_service.domain.run_statistics import RunStatistics
+from workflow_service.logs import bound
 from workflow_service.ports import RunStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -68,6 +69,7 @@ _logger = logging.getLogger(__name__)
 class _Attempt:
     begun: float
     workflow: str = ""
+    user_id: str = ""
     outcome: str = "lost"
 
 
@@ -87,7 +89,8 @@ def observed_attempt() -> Iterator[None]:
             RUNS_IN_PROGRESS.dec()
             seconds = time.monotonic() - attempt.begun
             RUN_SECONDS.labels(attempt.workflow, attempt.outcome).observe(seconds)
-            _logger.info("%s: %s after %.3f s", attempt.workflow, attempt.outcome, seconds)
+            with bound(user_id=attempt.user_id):
+                _logger.info("%s: %s after %.3f s", attempt.workflow, attempt.outcome, seconds)
             if attempt.outcome == "lost":
                 LEASES_LOST.inc()
 
@@ -108,7 +111,8 @@ class ObservedRuns:
         claim = await self._runs.claim(*arguments, **options)
         attempt = _attempt.get()
         if claim is not None and attempt is not None:
-            attempt.begun, attempt.workflow = time.monotonic(), claim.run.workflow_name
+            attempt.begun = time.monotonic()
+            attempt.workflow, attempt.user_id = claim.run.workflow_name, claim.run.user_id
             RUNS_IN_PROGRESS.inc()
         return claim
 

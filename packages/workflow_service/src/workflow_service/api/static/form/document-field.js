@@ -112,6 +112,7 @@ export class DocumentField extends Field {
 
   async #fetch(says, get) {
     this.complain(null);
+    const hadFocus = this.#hasFocus(); // what has it is hidden meanwhile
     this.#pending = (async () => {
       try {
         return await get();
@@ -124,15 +125,20 @@ export class DocumentField extends Field {
     const record = await this.#pending;
     this.#pending = null;
     if (record === null) this.#show();
-    else this.#choose(record);
+    else this.#choose(record, hadFocus);
+    if (record === null && hadFocus) this.file.focus();
   }
 
-  #choose(record) {
+  #hasFocus() {
+    return this.element.contains(document.activeElement);
+  }
+
+  #choose(record, hadFocus = this.#hasFocus()) {
     this.#chosen = record;
     this.complain(null);
-    const hadFocus = this.element.contains(document.activeElement);
     this.#show();
-    if (hadFocus) this.again.focus(); // what had it is hidden now
+    const isFree = [null, document.body].includes(document.activeElement); // nobody took it meanwhile
+    if (this.#hasFocus() || (hadFocus && isFree)) this.again.focus();
     this.element.dispatchEvent(new Event("change", { bubbles: true }));
   }
 

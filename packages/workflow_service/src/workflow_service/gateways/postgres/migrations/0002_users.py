@@ -1,11 +1,11 @@
-"""Runs that are told to end, are dead, or are resumed."""
+"""Keys, and row security on every table of users."""
 
 from workflow_service.gateways.postgres.migrating import execute_sql_beside
 
 revision = "0002"
-down_revision = "0004"
+down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Run 0002_cancel_and_resume.sql."""
+    """Run 0002_users.sql."""
     execute_sql_beside(__file__)

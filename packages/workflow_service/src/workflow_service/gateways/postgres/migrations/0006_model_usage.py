@@ -2,10 +2,10 @@
 
 from workflow_service.gateways.postgres.migrating import execute_sql_beside
 
-revision = "0005"
-down_revision = "0006"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Run 0005_model_usage.sql."""
+    """Run 0006_model_usage.sql."""
     execute_sql_beside(__file__)
