@@ -97,11 +97,19 @@ def serve(folder: Path, **environment: str) -> Iterator[Installation]:
         assert process.wait(STOP_BOUND) == 0
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            _stop(process)
         if home.exists() and (cluster := kept_cluster(Home(home))) is not None:
             cluster.remove()
         print(log.read_text())
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()  # killed, it would leave its API behind
+    try:
+        process.wait(STOP_BOUND)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _connection(home: Path, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import UUID
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -25,12 +25,12 @@ from workflow_service.gateways.chat_client import ModelChoice, open_chat_client,
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
 from workflow_service.gateways.language_model import ChatLanguageModel
-from workflow_service.gateways.metrics import ObservedRuns
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
+from workflow_service.gateways.postgres.observed_runs import ObservedRunStore
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.runs import CANCEL_CHANNEL, PostgresRunStore
@@ -44,7 +44,6 @@ from workflow_service.ports import (
     LanguageModel,
     ProcessLostError,
     Report,
-    RunStore,
     RunTimeoutError,
     ServiceCatalog,
     StoreUnavailableError,
@@ -92,7 +91,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
             return await _check(connect, queue)
 
         yield ApiServices(
-            runs=_runs(settings, connect),
+            runs=PostgresRunStore(connect, keep_for=settings.resumable_for),
             documents=PostgresDocumentStore(connect),
             usage=PostgresUsageStore(connect),
             feed=feed,
@@ -138,7 +137,7 @@ def worker_services(settings: Settings) -> WorkerServices:
     workflows = _workflows(settings, connect, RegisteredServices(service_registry, resources))
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
-        runs=cast("RunStore", ObservedRuns(_runs(settings, connect))),
+        runs=ObservedRunStore(connect, keep_for=settings.resumable_for),
         workflows=workflows,
         feed=_CancelFeed(settings.database_url),
         perform=Performer(
@@ -223,10 +222,6 @@ async def _run_elsewhere(
         return await perform_elsewhere(
             run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
         )
-
-
-def _runs(settings: Settings, connect: Connect) -> PostgresRunStore:
-    return PostgresRunStore(connect, keep_for=settings.resumable_for)
 
 
 def _connect(settings: Settings) -> Connect:

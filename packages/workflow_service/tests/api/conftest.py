@@ -110,10 +110,10 @@ def settings(database: str, samples: Path) -> Settings:
 
 @pytest.fixture
 def serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    """Start the API in a thread; keyword arguments replace services."""
+    """Start the API in a thread, ``root_path`` as uvicorn's; other keyword arguments replace services."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(**changes: Any) -> Server:
+    def start(root_path: str = "", **changes: Any) -> Server:
         opened: list[tuple[ApiServices, asyncio.AbstractEventLoop]] = []
         real_open_api = app_module.open_api
 
@@ -128,7 +128,8 @@ def serve(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
         monkeypatch.setattr(app_module, "open_api", open_api)
         listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(app_module.create_app(settings), log_config=None, timeout_graceful_shutdown=5)
+        app = app_module.create_app(settings)
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5, root_path=root_path)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

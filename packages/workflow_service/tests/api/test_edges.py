@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 import pytest
 
@@ -35,6 +36,22 @@ def test_without_a_known_key_nothing_answers(server, authorization):
             assert response.headers["WWW-Authenticate"].startswith("Bearer realm=")
 
 
+@pytest.mark.parametrize("root_path", ["/behind/a/proxy", "/api"])
+def test_behind_a_proxy_that_takes_a_prefix_off_the_same_is_protected(serve, root_path):
+    """uvicorn's root_path is part of the path that the application sees; who decides by paths leaves it out."""
+    service = serve(root_path=root_path)
+    with service.client(None) as anyone, service.client() as alice:
+        for path in ("/api/v1/runs", "/api/v1/workflows", "/health/loops", "/metrics"):
+            assert anyone.get(path).status_code == 401, path
+            answer = alice.get(path)
+            assert answer.status_code == 200, path
+        assert alice.get("/api/v1/runs").headers["Cache-Control"] == "no-store"
+        assert anyone.get("/health/live").status_code == 200
+        assert anyone.get("/").headers["Content-Type"].startswith("text/html")
+        wrong_method = alice.put("/api/v1/runs")
+        assert (wrong_method.status_code, wrong_method.headers["Allow"]) == (405, "GET")
+
+
 def test_a_known_key_is_its_users(server):
     """The scheme's case does not matter, as RFC 9110 says; the key decides who asks."""
     with server.client(None) as anyone:
@@ -59,12 +76,22 @@ REFUSALS = [
     ("GET", "/..%2fapp.py", 404),
     ("GET", "/api/v1/workflows/execute", 405),
     ("DELETE", "/api/v1/runs", 405),
+    ("PUT", f"/api/v1/runs/{UUID(int=1)}", 405),
     ("POST", "/", 405),
     ("POST", "/health/live", 405),
     ("GET", "/api/v1/runs/no-id", 422),
     ("GET", "/api/v1/runs?limit=0", 422),
     ("GET", "/api/v1/runs?before=x", 422),
 ]
+
+
+ALLOWED = {
+    "/api/v1/workflows/execute": "POST",
+    "/api/v1/runs": "GET",
+    f"/api/v1/runs/{UUID(int=1)}": "DELETE, GET",
+    "/": "GET, HEAD",
+    "/health/live": "GET",
+}
 
 
 def test_every_refusal_is_a_problem_document(client):
@@ -76,7 +103,7 @@ def test_every_refusal_is_a_problem_document(client):
         assert response.json()["status"] == status
         assert response.json()["title"]
         if status == 405:
-            assert (path, "Allow" in response.headers) == (path, True)
+            assert (path, response.headers["Allow"]) == (path, ALLOWED[path])
 
 
 def test_a_large_json_body_is_refused(client):

@@ -289,3 +289,16 @@ def test_every_route_documents_its_problems(client):
                 for status in ("401", "422", "500", "503"):
                     content = operation["responses"][status]["content"]
                     assert content.keys() == {"application/problem+json"}, (method, path, status)
+
+
+def test_a_result_that_is_deleted_while_it_is_asked_for_is_404(client, server, monkeypatch):
+    """No empty 200: between the look at the run and at its result somebody else may delete it."""
+    run_id = submit(client)
+    claim = server.claim(run_id)
+    server.call(lambda services: services.runs.succeed(claim, {}))
+
+    async def deleted(_store, _user_id, _run_id):
+        return None
+
+    monkeypatch.setattr(type(server.services.runs), "result", deleted)
+    assert client.get(f"/api/v1/runs/{run_id}/result").status_code == 404

@@ -1,6 +1,6 @@
 """A parser with ordinary limits, and the check that no reading process outlives a test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,12 +18,18 @@ def parser() -> DocumentParser:
     return DocumentParser(timeout=30, memory_bytes=1024**3)
 
 
-@pytest.fixture(autouse=True)
-def no_process_left() -> Iterator[None]:
-    """Fail a test that leaves a child process behind, dead or alive."""
+@pytest.fixture
+def new_children() -> Callable[[], list[psutil.Process]]:
+    """Return the child processes, dead or alive, that there are since the test began."""
     before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]
+
+
+@pytest.fixture(autouse=True)
+def no_process_left(new_children: Callable[[], list[psutil.Process]]) -> Iterator[None]:
+    """Fail a test that leaves a child process behind."""
     yield
-    assert set(psutil.Process().children()) <= before
+    assert new_children() == []
 
 
 @pytest.fixture

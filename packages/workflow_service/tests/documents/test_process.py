@@ -18,6 +18,7 @@ from workflow_service.ports import UnreadableDocumentError
 DOCX, PLAIN = MEDIA_TYPES[".docx"], MEDIA_TYPES[".txt"]
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 WAIT = 10  # seconds
+Children = Callable[[], list[psutil.Process]]
 
 
 def run_on(loop: str, on_main_thread: bool, main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -38,12 +39,11 @@ def run_on(loop: str, on_main_thread: bool, main: Callable[[], Coroutine[Any, An
     return results[0]
 
 
-async def stopped_reader() -> psutil.Process:
+async def stopped_reader(new_children: Children) -> psutil.Process:
     """Wait for the reading process and stop it, so that it can neither answer nor end by itself."""
     async with asyncio.timeout(WAIT):
         while True:
-            children = psutil.Process().children()
-            if children:
+            if children := new_children():
                 children[0].send_signal(signal.SIGSTOP)
                 return children[0]
             await asyncio.sleep(0.001)
@@ -73,12 +73,12 @@ def test_any_loop_reads_documents_side_by_side(run: Run, parser: DocumentParser,
     assert texts[0].text.startswith("SERVICES AGREEMENT")
 
 
-def test_time_out_ends_the_process(run: Run) -> None:
+def test_time_out_ends_the_process(run: Run, new_children: Children) -> None:
     """A document that takes too long is an error for its user, and its process is gone when it is raised."""
 
     async def main() -> None:
         parsing = asyncio.create_task(DocumentParser(timeout=0.5, memory_bytes=1024**3).parse(b"text", PLAIN))
-        reader = await stopped_reader()
+        reader = await stopped_reader(new_children)
         with pytest.raises(UnreadableDocumentError, match=r"longer than 0\.5 seconds"):
             await parsing
         assert not reader.is_running()
@@ -86,12 +86,12 @@ def test_time_out_ends_the_process(run: Run) -> None:
     run(main)
 
 
-def test_cancellation_ends_the_process(run: Run, parser: DocumentParser) -> None:
+def test_cancellation_ends_the_process(run: Run, parser: DocumentParser, new_children: Children) -> None:
     """A cancelled call is over only when its process is, and passes the cancellation on."""
 
     async def main() -> None:
         parsing = asyncio.create_task(parser.parse(b"text" * 1_000_000, PLAIN))
-        reader = await stopped_reader()
+        reader = await stopped_reader(new_children)
         parsing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await parsing
@@ -100,7 +100,9 @@ def test_cancellation_ends_the_process(run: Run, parser: DocumentParser) -> None
     run(main)
 
 
-def test_cancellation_at_any_moment_leaves_nothing(run: Run, parser: DocumentParser) -> None:
+def test_cancellation_at_any_moment_leaves_nothing(
+    run: Run, parser: DocumentParser, new_children: Children
+) -> None:
     """Whether the process is starting, reading, answering or ending: it never stays behind."""
 
     async def main() -> None:
@@ -112,17 +114,19 @@ def test_cancellation_at_any_moment_leaves_nothing(run: Run, parser: DocumentPar
             parsing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await parsing
-            assert psutil.Process().children() == []
+            assert new_children() == []
 
     run(main)
 
 
-def test_a_killed_reader_is_an_error_with_a_reason(run: Run, parser: DocumentParser) -> None:
+def test_a_killed_reader_is_an_error_with_a_reason(
+    run: Run, parser: DocumentParser, new_children: Children
+) -> None:
     """When the system kills the process, the user is told and the next call works."""
 
     async def main() -> str:
         parsing = asyncio.create_task(parser.parse(b"text", PLAIN))
-        reader = await stopped_reader()
+        reader = await stopped_reader(new_children)
         reader.kill()
         with pytest.raises(UnreadableDocumentError, match="ended by SIGKILL"):
             await parsing
@@ -151,13 +155,15 @@ def test_memory_is_bounded(parser: DocumentParser) -> None:
         asyncio.run(parser.parse(content, PLAIN))
 
 
-def test_the_reader_gets_no_secret(monkeypatch: pytest.MonkeyPatch, parser: DocumentParser) -> None:
+def test_the_reader_gets_no_secret(
+    monkeypatch: pytest.MonkeyPatch, parser: DocumentParser, new_children: Children
+) -> None:
     """A process that opens files from strangers does not know how to reach the database."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:password@host/name")
 
     async def main() -> dict[str, str]:
         parsing = asyncio.create_task(parser.parse(b"text", PLAIN))
-        reader = await stopped_reader()
+        reader = await stopped_reader(new_children)
         environment = reader.environ()
         reader.send_signal(signal.SIGCONT)
         await parsing

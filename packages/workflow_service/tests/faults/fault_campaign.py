@@ -98,7 +98,7 @@ class Service:
         env = {
             **os.environ,
             **_SETTINGS,
-            "PYTHONPATH": os.pathsep.join((here, *filter(None, [os.environ.get("PYTHONPATH")]))),
+            "PYTHONPATH": os.pathsep.join((here, f"{here}/plugin", *filter(None, [os.environ.get("PYTHONPATH")]))),
             "DATABASE_URL": self.database.url,
             "BROKER_URL": self.broker.url,
             "WORKFLOW_API_KEYS": json.dumps({"alice": _KEY}),

@@ -1,6 +1,7 @@
 """A workflow of five steps that writes down whatever it does, for processes that are killed in the middle.
 
-A plug-in: processes with this folder on their path find it by the entry point in ``fault_ledger-1.dist-info``.
+A plug-in: processes with this folder and its ``plugin`` on their path find it by the entry point in the latter.
+Apart, because tests import this module too, and are not to have the plug-in in all their services.
 """
 
 import asyncio

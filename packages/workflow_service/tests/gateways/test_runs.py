@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_service.domain.run import Claim, EventKind, NewRun, Progress, RunStatus, Standing
-from workflow_service.gateways.postgres.connection import encode_json, open_session
+from workflow_service.gateways.postgres import run_statements
+from workflow_service.gateways.postgres.connection import encode_json, open_service_session, open_session
+from workflow_service.gateways.postgres.run_statistics import UNFINISHED
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import (
     ClaimLostError,
@@ -478,3 +480,36 @@ def test_a_database_that_is_not_there_is_reported_as_unavailable(unused_tcp_port
                 await PostgresRunStore(pool.acquire).requeue_lost(1)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments", "column"),
+    [
+        (run_statements.TAKE_FORGETTABLE, (100,), "forget_at"),
+        (run_statements.REQUEUE_LOST, (100, 5, "{}", 1.0), "lease_until"),
+        (run_statements.RESEND, (100, 5.0, []), "sent_at"),
+    ],
+)
+def test_what_is_due_is_found_by_an_index(with_pool, statement, arguments, column):
+    """Each pass of each reaper looks at what is due, and not at all that waits for its time."""
+
+    async def scenario(pool):
+        async with open_service_session(pool.acquire) as connection:
+            await connection.execute("SET LOCAL enable_seqscan = off")  # the tables of a test are small
+            plan = "\n".join(line[0] for line in await connection.fetch(f"EXPLAIN {statement}", *arguments))
+        assert f"Index Cond: ({column} <" in plan, plan
+
+    with_pool(scenario)
+
+
+def test_what_has_not_ended_is_counted_by_the_indexes(with_pool):
+    """Whoever asks for figures does not read all runs that there ever were."""
+
+    async def scenario(pool):
+        async with open_service_session(pool.acquire) as connection:
+            await connection.execute("SET LOCAL enable_seqscan = off")
+            plan = "\n".join(line[0] for line in await connection.fetch(f"EXPLAIN {UNFINISHED}"))
+        assert "runs_by_sent_at" in plan, plan
+        assert "runs_by_lease" in plan, plan
+
+    with_pool(scenario)

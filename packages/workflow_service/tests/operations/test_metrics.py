@@ -1,37 +1,20 @@
 """Figures: what an attempt at a run counts as, and what dead processes leave."""
 
-import asyncio
-from types import SimpleNamespace
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from prometheus_client import REGISTRY
 
+from workflow_service.domain.run import Claim, NewRun
 from workflow_service.domain.run_statistics import RunStatistics
 from workflow_service.gateways import metrics
-from workflow_service.gateways.metrics import ObservedRuns, exposition, observed_attempt
+from workflow_service.gateways.metrics import exposition, observed_attempt
+from workflow_service.gateways.postgres.observed_runs import ObservedRunStore
 from workflow_service.ports import ClaimLostError
-
-
-class Runs:
-    """As much of a run store as is observed."""
-
-    def __init__(self, workflow: str) -> None:
-        self._claim = SimpleNamespace(
-            run=SimpleNamespace(id=uuid4(), attempt=1, workflow_name=workflow, user_id="alice")
-        )
-        self.is_lost = False
-
-    async def claim(self, run_id: object, worker_id: str, lease: float) -> Any:
-        return self._claim
-
-    async def succeed(self, claim: object, result: object) -> None:
-        if self.is_lost:
-            raise ClaimLostError("lost")
-
-    async def get(self, user_id: str, run_id: object) -> str:
-        return f"a run of {user_id}"
 
 
 def counted(outcome: str, workflow: str) -> float:
@@ -39,24 +22,36 @@ def counted(outcome: str, workflow: str) -> float:
     return REGISTRY.get_sample_value("workflow_run_attempt_duration_seconds_count", labels) or 0.0
 
 
-def test_attempts_are_counted_by_how_they_end() -> None:
+ENDINGS: dict[str, Callable[[ObservedRunStore, Claim], Awaitable[object]]] = {
+    "succeeded": lambda store, claim: store.succeed(claim, {}),
+    "failed": lambda store, claim: store.fail(claim, {"message": "its own"}),
+    "cancelled": lambda store, claim: store.cancel(claim),
+    "given back": lambda store, claim: store.release(claim),
+    "to be retried": lambda store, claim: store.retry_later(claim, {"message": "away"}),
+    "lost": lambda store, claim: store.succeed(replace(claim, run=replace(claim.run, attempt=2)), {}),
+}
+
+
+@pytest.mark.needs("postgres")
+@pytest.mark.parametrize("outcome", ENDINGS)
+def test_attempts_are_counted_by_how_they_end(with_pool: Any, outcome: str) -> None:
     """An ending that was written counts as such; one that never was, as lost; none stays in progress."""
-
-    async def attempt(runs: Runs) -> None:
-        observed: Any = ObservedRuns(runs)  # type: ignore[arg-type]
-        with observed_attempt():
-            claim = await observed.claim(uuid4(), "w", 1.0)
-            assert REGISTRY.get_sample_value("workflow_runs_in_progress") == 1.0
-            assert await observed.get("alice", uuid4()) == "a run of alice"
-            await observed.succeed(claim, {})
-
     workflow = f"w{uuid4().hex}"
-    asyncio.run(attempt(Runs(workflow)))
-    lost = Runs(workflow)
-    lost.is_lost = True
-    with pytest.raises(ClaimLostError):
-        asyncio.run(attempt(lost))
-    assert (counted("succeeded", workflow), counted("lost", workflow)) == (1.0, 1.0)
+
+    async def scenario(pool: Any) -> None:
+        store = ObservedRunStore(pool.acquire)
+        run, _ = await store.create(NewRun("alice", workflow, {}))
+        with observed_attempt():
+            claim = await store.claim(run.id, "worker", 60.0)
+            assert claim is not None
+            assert REGISTRY.get_sample_value("workflow_runs_in_progress") == 1.0
+            with pytest.raises(ClaimLostError) if outcome == "lost" else nullcontext():
+                await ENDINGS[outcome](store, claim)
+
+    with_pool(scenario)
+    assert {each: counted(each, workflow) for each in ENDINGS} == {
+        each: float(each == outcome) for each in ENDINGS
+    }
     assert REGISTRY.get_sample_value("workflow_runs_in_progress") == 0.0
 
 

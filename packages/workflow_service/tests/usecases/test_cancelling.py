@@ -1,6 +1,7 @@
 """Cancel a run: four modes, whatever its worker does, and what can be resumed afterwards."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -8,7 +9,9 @@ from workflow_service.domain.run import CancelMode, NewRun, RunStatus
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import ClaimLostError, DrainedError, RunStateError, StoreUnavailableError
 from workflow_service.usecases.afterlife import delete_run, forget_ended, resume_run
+from workflow_service.usecases.execution import execute_run
 from workflow_service.usecases.following import follow_run
+from workflow_service.usecases.performing import Performer
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -159,6 +162,32 @@ def test_a_killed_run_has_ended_before_its_worker_knows(execute, with_pool, scri
         await execution
         assert body.cleaned == [True]
         assert await kinds(store, run) == ["queued", "started", "progress", "cancelled"]
+
+    with_pool(scenario)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_killed_run_whose_process_has_ended_already_ends_silently(with_pool, quiet_feed, caplog):
+    """The process is gone and its end has not been heard of yet: the worker stops as after any kill."""
+
+    async def scenario(pool):
+        store, feed, told = PostgresRunStore(pool.acquire), quiet_feed(), asyncio.Event()
+
+        async def run_apart(_fn, *_args, isolation, timeout, name, on_progress):
+            ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+            await on_progress("\0process", ended.pid, "")
+            await ended.wait()
+            told.set()
+            await asyncio.Event().wait()
+
+        perform = Performer({}, run_apart, lambda report: report, elsewhere=None)
+        run, _ = await store.create(NewRun("alice", "scripted", {}, {"isolation": "process"}))
+        work = execute_run(run.id, runs=store, feed=feed, perform=perform, worker_id="worker", lease=60)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work)
+            await told.wait()
+            await store.request_cancel("alice", run.id, CancelMode.KILL)
+            feed.rung.set()
 
     with_pool(scenario)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -328,6 +357,23 @@ def test_what_a_run_keeps_is_removed_when_nobody_may_resume_it(with_pool, script
         assert workflows["scripted"].forgotten == [run.id] * forgotten
         assert (await stand(store, run)).can_resume is not forgotten
         assert await pool.fetchval("SELECT forget_at IS NULL FROM workflow.runs") is forgotten
+
+    with_pool(scenario)
+
+
+def test_a_run_that_fails_before_it_hears_of_its_rollback_keeps_nothing(with_pool, scripted):
+    """Who asked for a rollback asked for what is kept to go, whichever way the run ends."""
+
+    async def scenario(pool):
+        store, workflows = PostgresRunStore(pool.acquire, keep_for=60), scripted(None)
+        run, _ = await store.create(NEW)
+        claim = await store.claim(run.id, "worker", 60)
+        await store.request_cancel("alice", run.id, CancelMode.ROLLBACK)
+        await store.fail(claim, {"type": "WorkflowError", "message": "its own"})
+        failed = await stand(store, run)
+        assert (failed.status, failed.can_resume) == (RunStatus.FAILED, False)
+        assert await forget_ended(10, runs=store, workflows=workflows) == 1
+        assert workflows["scripted"].forgotten == [run.id]
 
     with_pool(scenario)
 

@@ -7,6 +7,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from workflow_service.api.paths import path_of
 from workflow_service.api.problems import ProblemResponse, unavailable
 from workflow_service.logs import bound
 from workflow_service.ports import StoreUnavailableError
@@ -24,7 +25,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] != "http" or not scope["path"].startswith(_PROTECTED):
+        if scope["type"] != "http" or not path_of(scope).startswith(_PROTECTED):
             await self._app(scope, receive, send)
             return
         presented = Headers(scope=scope).getlist("authorization")

@@ -10,6 +10,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workflow_service.api.paths import path_of
+
 MAX_JSON_BYTES = 1024 * 1024
 GRACE = 30.0
 """Seconds that any body may take."""
@@ -32,7 +34,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._max_upload if scope["path"] == self._upload_path else MAX_JSON_BYTES
+        limit = self._max_upload if path_of(scope) == self._upload_path else MAX_JSON_BYTES
         announced = Headers(scope=scope).get("content-length", "")
         is_announced_too_large = announced.isdecimal() and int(announced) > limit
         loop = asyncio.get_running_loop()

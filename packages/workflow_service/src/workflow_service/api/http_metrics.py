@@ -7,6 +7,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workflow_service.api.paths import METHODS, path_of
 from workflow_service.api.routes import PREFIX
 from workflow_service.gateways.metrics import HTTP_IN_PROGRESS, HTTP_SECONDS
 from workflow_service.logs import bound
@@ -14,7 +15,6 @@ from workflow_service.logs import bound
 _HEADER = "x-request-id"
 _SOUND = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _NO_ROUTE = "none"
-_METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 
 
 class HttpMetrics:
@@ -51,6 +51,6 @@ class HttpMetrics:
 def _labels(scope: Scope) -> tuple[str, str]:
     """Return method and route, each of a bounded number: whoever asks for nonsense makes no new time series."""
     route = getattr(scope.get("route"), "path", _NO_ROUTE)
-    if scope["path"].startswith(PREFIX) and route.startswith("/") and not route.startswith(PREFIX):
+    if path_of(scope).startswith(PREFIX) and route.startswith("/") and not route.startswith(PREFIX):
         route = PREFIX + route  # a router tells its routes' paths without its own prefix
-    return scope["method"] if scope["method"] in _METHODS else "other", route
+    return scope["method"] if scope["method"] in METHODS else "other", route

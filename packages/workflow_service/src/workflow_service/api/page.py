@@ -6,6 +6,8 @@ from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from workflow_service.api.paths import path_of
+
 _INTERFACE = ("/api/", "/health/")
 
 
@@ -21,7 +23,10 @@ class PageMount(Mount):
         super().__init__("/", app=StaticFiles(directory=Path(__file__).parent / "static", html=True), name="page")
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Return no match for paths of the interface."""
-        if scope.get("path", "").startswith(_INTERFACE):
+        """Return no match for paths of the interface, and a partial one for methods that files do not have."""
+        if path_of(scope).startswith(_INTERFACE):
             return Match.NONE, {}
-        return super().matches(scope)
+        match, child_scope = super().matches(scope)
+        if match is Match.FULL and scope.get("method") not in ("GET", "HEAD"):
+            match = Match.PARTIAL
+        return match, child_scope

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from workflow_service.api.paths import METHODS
 from workflow_service.ports import (
     EmptyFileError,
     IdempotencyConflictError,
@@ -122,12 +123,15 @@ async def _http_problem(request: Request, error: Exception) -> ProblemResponse:
 
 def _methods_of(request: Request) -> list[str]:
     """Return the methods of all routes that stand at an address: Starlette names those of the first one."""
-    methods: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return sorted(methods)
+    # Tried one by one: a router that was included does not tell which methods its routes have.
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.router.routes
+        )
+    ]
 
 
 async def _validation_problem(_request: Request, error: Exception) -> ProblemResponse:

@@ -3,6 +3,8 @@
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workflow_service.api.paths import path_of
+
 _FOR_ALL = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -32,7 +34,7 @@ class SecurityHeaders:
                 headers.update(_FOR_ALL)
                 # The page itself may be kept, but must be asked for: a new release brings new files.
                 headers["Cache-Control"] = (
-                    "no-store" if scope["path"].startswith(_ANSWERS_ABOUT_USERS) else "no-cache"
+                    "no-store" if path_of(scope).startswith(_ANSWERS_ABOUT_USERS) else "no-cache"
                 )
             await send(message)
 

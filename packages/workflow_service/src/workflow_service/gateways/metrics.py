@@ -3,13 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -17,7 +15,6 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from workflow_service.domain.run import Claim
 from workflow_service.domain.run_statistics import RunStatistics
 from workflow_service.logs import bound
-from workflow_service.ports import RunStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,16 +49,6 @@ LEASES_LOST = Counter(
     "Attempts that ended without an ending of their run: another worker took it over, or the database was away",
 )
 
-_OUTCOMES = {
-    "succeed": "succeeded",
-    "fail": "failed",
-    "cancel": "cancelled",
-    "release": "given back",
-    "retry_later": "to be retried",
-}
-"""Methods of the run store that end an attempt, and what is told of it."""
-
-
 _logger = logging.getLogger(__name__)
 
 
@@ -78,7 +65,7 @@ _attempt: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
 
 @contextmanager
 def observed_attempt() -> Iterator[None]:
-    """Measure what the body does with the run that it claims through `ObservedRuns`, if it claims one."""
+    """Measure what the body does with the run that it claims, if it claims one."""
     attempt = _Attempt(time.monotonic())
     token = _attempt.set(attempt)
     try:
@@ -95,34 +82,18 @@ def observed_attempt() -> Iterator[None]:
                 LEASES_LOST.inc()
 
 
-class ObservedRuns:
-    """Fits the RunStore port: passes everything on to another one, and notes how attempts begin and end."""
-
-    def __init__(self, runs: RunStore) -> None:
-        """Stand before ``runs``."""
-        self._runs = runs
-
-    def __getattr__(self, name: str) -> Any:  # Any: whatever the store has
-        method = getattr(self._runs, name)
-        return partial(_end, method, _OUTCOMES[name]) if name in _OUTCOMES else method
-
-    async def claim(self, *arguments: Any, **options: Any) -> Claim | None:
-        """Take a run. Arguments as the store's."""
-        claim = await self._runs.claim(*arguments, **options)
-        attempt = _attempt.get()
-        if claim is not None and attempt is not None:
-            attempt.begun = time.monotonic()
-            attempt.workflow, attempt.user_id = claim.run.workflow_name, claim.run.user_id
-            RUNS_IN_PROGRESS.inc()
-        return claim
+def note_claim(claim: Claim) -> None:
+    """Note that the running `observed_attempt` has its run."""
+    if (attempt := _attempt.get()) is not None:
+        attempt.begun = time.monotonic()
+        attempt.workflow, attempt.user_id = claim.run.workflow_name, claim.run.user_id
+        RUNS_IN_PROGRESS.inc()
 
 
-async def _end(method: Callable[..., Awaitable[object]], outcome: str, *arguments: Any, **options: Any) -> object:
-    answer = await method(*arguments, **options)
-    attempt = _attempt.get()
-    if attempt is not None:
+def note_outcome(outcome: str) -> None:
+    """Note how the running `observed_attempt` has ended; without a word it was lost."""
+    if (attempt := _attempt.get()) is not None:
         attempt.outcome = outcome
-    return answer
 
 
 def exposition(statistics: RunStatistics | None = None) -> bytes:

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -95,7 +96,8 @@ class _Attempt:
 
     def kill(self) -> None:
         if self._process is not None:
-            os.kill(self._process, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself, and this loop was not told yet
+                os.kill(self._process, signal.SIGKILL)
 
     async def _hear(self, step: str, percent: int, description: str) -> None:
         """Record a step of another process; the first report says which process it is."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Header, HTTPException, Query, Response
@@ -27,6 +27,8 @@ SEND_TIMEOUT = 30.0  # seconds for one event; a client that reads slower than th
 _RETRY_AFTER = "1"  # seconds
 _MAX_SEQ = 2**31 - 1
 _LONGEST_WAIT = 300.0  # seconds; proxies give up on an answer sooner or later
+
+T = TypeVar("T")
 
 LastEventId = Annotated[
     int | None, Header(alias="Last-Event-ID", ge=0, le=_MAX_SEQ, description="Go on after this event.")
@@ -114,7 +116,7 @@ async def result(run_id: UUID, user_id: User, services: Services) -> Response:
     """Return what the workflow returned; for a failed run, the problem."""
     run = await _find(run_id, user_id, services)
     if run.status is RunStatus.SUCCEEDED:
-        text = await services.runs.result(user_id, run_id)
+        text = _found(await services.runs.result(user_id, run_id), run_id)  # it may have been deleted since
         return Response(text, media_type="application/json")
     if run.status.is_final:
         error = run.error or {}
@@ -144,10 +146,10 @@ async def _find(run_id: UUID, user_id: str, services: Services) -> Run:
     return _found(await services.runs.get(user_id, run_id), run_id)
 
 
-def _found(run: Run | None, run_id: UUID) -> Run:
-    if run is None:
+def _found(what: T | None, run_id: UUID) -> T:
+    if what is None:
         raise HTTPException(404, f"There is no run {run_id}.")
-    return run
+    return what
 
 
 async def _stream(run_id: UUID, user_id: str, services: Services, after: int) -> AsyncIterator[ServerSentEvent]:

@@ -1,6 +1,9 @@
 """The statements of the run store. In each that changes a run, the event's number is taken from the run's row.
 
 A claim is held while ``attempt`` is its own and there is a lease.
+
+Time is the clock's, which goes on within a transaction, and while a statement waits for a lock. Those that look
+for what is due take the statement's instead: it stands still, so an index finds the due ones without the others.
 """
 
 _COLUMNS = """
@@ -86,9 +89,13 @@ WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL
 RETURNING last_seq
 """  # noqa: S608
 
+# It may fail before its worker hears that it is to be rolled back: what was kept goes all the same.
 FAIL = f"""
 UPDATE workflow.runs
-SET status = 'failed', error = $3, forget_at = clock_timestamp() + make_interval(secs => $4), {_ENDED}
+SET status = 'failed', error = $3,
+    is_kept = cancel_mode IS DISTINCT FROM 'rollback',
+    forget_at = clock_timestamp() + make_interval(secs => CASE WHEN cancel_mode = 'rollback' THEN 0 ELSE $4 END),
+    {_ENDED}
 WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL
 RETURNING last_seq
 """  # noqa: S608
@@ -156,7 +163,7 @@ DELETE = "DELETE FROM workflow.runs WHERE id = $1"
 TAKE_FORGETTABLE = f"""
 WITH due AS (
     SELECT id FROM workflow.runs
-    WHERE forget_at <= clock_timestamp()
+    WHERE forget_at <= statement_timestamp()
     ORDER BY forget_at
     LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
@@ -178,7 +185,7 @@ WITH lost AS (
         ELSE 'dead'
     END AS now
     FROM workflow.runs
-    WHERE lease_until < clock_timestamp()
+    WHERE lease_until < statement_timestamp()
     ORDER BY lease_until
     LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
@@ -204,7 +211,8 @@ RESEND = """
 WITH waiting AS (
     SELECT id FROM workflow.runs
     WHERE status = 'queued' AND id <> ALL ($3::uuid[]) AND available_at <= clock_timestamp()
-      AND sent_at < clock_timestamp() - make_interval(secs => $2 * power(2, least(sent_count - 1, 6)))
+      AND sent_at < statement_timestamp() - make_interval(secs => $2)  -- what the index can tell
+      AND sent_at < statement_timestamp() - make_interval(secs => $2 * power(2, least(sent_count - 1, 6)))
     ORDER BY sent_at
     LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
