@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from workflow_service.bootstrap import model_choice
 from workflow_service.domain.analysis import assess, extract, merge, segment, windows
 from workflow_service.domain.contract import Clause, Finding
 from workflow_service.domain.document import DocumentText, Page, Span
 from workflow_service.domain.language_model import ModelUsage
 from workflow_service.gateways.chat_client import open_chat_client, rate_limiter
 from workflow_service.gateways.language_model import ChatLanguageModel
+from workflow_service.gateways.model_setting import model_choice
 from workflow_service.settings import Settings
 from workflow_service.workflows.contract_reading import Contract, model_findings, read_windows
 

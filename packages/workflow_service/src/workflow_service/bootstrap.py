@@ -1,7 +1,6 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
@@ -14,17 +13,17 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from homeloop import Isolation as Tier
 from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
 from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
-from workflow_service.domain.language_model import ModelPrices
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
 from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
-from workflow_service.gateways.chat_client import ModelChoice, open_chat_client, rate_limiter
+from workflow_service.gateways.chat_client import open_chat_client, rate_limiter
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
 from workflow_service.gateways.language_model import ChatLanguageModel
+from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.connection import Connect, Connection
@@ -40,7 +39,6 @@ from workflow_service.gateways.postgres.usage import PostgresUsageStore
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.logs import bound, configure_logs
 from workflow_service.ports import (
-    InvalidSettingError,
     LanguageModel,
     ProcessLostError,
     Report,
@@ -273,39 +271,6 @@ def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) ->
     tools = WorkflowTools(documents, parser, catalog, model=model, checkpointer=checkpointer)
     contracts = ContractAnalysis(documents, parser, checkpointer, model, reading)
     return all_workflows([contracts], tools, settings.definitions)
-
-
-def model_choice(settings: Settings) -> ModelChoice | None:
-    """Return which language model is configured; None without one. Raises InvalidSettingError."""
-    if settings.model is None:
-        return None
-    prices = None
-    if settings.model_input_price is not None and settings.model_output_price is not None:
-        prices = ModelPrices(settings.model_input_price, settings.model_output_price)
-    return ModelChoice(
-        settings.model,
-        key=settings.model_key.get_secret_value() if settings.model_key else None,
-        base_url=settings.model_base_url,
-        temperature=None if settings.model_temperature == "provider" else settings.model_temperature,
-        max_tokens=settings.model_max_tokens,
-        timeout=settings.model_timeout,
-        attempts=settings.model_attempts,
-        concurrency=settings.model_concurrency,
-        requests_per_minute=settings.model_requests_per_minute,
-        prices=prices,
-        method=settings.model_structured_output,
-        options=_model_options(settings),
-    )
-
-
-def _model_options(settings: Settings) -> JsonObject:
-    try:
-        options = json.loads(settings.model_options.get_secret_value())
-    except ValueError:
-        options = None
-    if not isinstance(options, dict):
-        raise InvalidSettingError("WORKFLOW_MODEL_OPTIONS is no JSON object")
-    return options
 
 
 def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:

@@ -18,8 +18,8 @@ def test_show_settings_lists_all_and_no_secret(command_line: Run, tmp_path: Path
     shown = command_line("--env-file", str(file), "--show-settings", WORKFLOW_API_PORT="8000", **DIRTY)
     assert shown.wait() == 0, shown.text
     lines = shown.text.splitlines()
-    assert "DATABASE_URL = postgresql://u:***@h/d  (environment; default: required)" in lines
-    assert "WORKFLOW_RUN_LEASE = 7.0  (environment; default: 10.0)" in lines
+    assert "DATABASE_URL = postgresql://u:***@h/d  (file; default: required)" in lines
+    assert "WORKFLOW_RUN_LEASE = 7.0  (file; default: 10.0)" in lines
     assert "WORKFLOW_API_PORT = 8000  (environment; default: 8321)" in lines, "the environment goes first"
     assert 'WORKFLOW_API_KEYS = {"alice": "***"}  (environment; default: {})' in lines
     assert "WORKFLOW_WORKER_POOL = threads  (default)" in lines
@@ -94,3 +94,34 @@ def test_doctor_without_servers(command_line: Run) -> None:
     unset = command_line("doctor")
     assert unset.wait() == 1
     assert "FAIL  settings" in unset.text
+
+
+@pytest.mark.needs("postgres")
+def test_doctor_names_broken_definitions_and_models(
+    command_line: Run, empty_database: str, tmp_path: Path
+) -> None:
+    """A definition by its file and line, a model by what it lacks, without its key; what is well by name."""
+    definitions = tmp_path / "definitions"
+    definitions.mkdir()
+    (definitions / "broken.yaml").write_text("name: broken\nsteps: 7\n")
+    here = {
+        "DATABASE_URL": empty_database,
+        "BROKER_URL": "redis://127.0.0.1:1/0",
+        "WORKFLOW_API_KEYS": json.dumps({"alice": KEY}),
+    }
+    model = {"WORKFLOW_MODEL": "nobody:m", "WORKFLOW_MODEL_KEY": KEY}
+    sick = command_line("doctor", "--json", WORKFLOW_DEFINITIONS=str(definitions), **here, **model)
+    assert sick.wait() == 1, sick.text
+    assert KEY not in sick.text
+    checks = {check["subject"]: check for check in json.loads(sick.text)}
+    assert checks["definitions"]["state"] == 1
+    assert f"{definitions / 'broken.yaml'}:2:" in checks["definitions"]["advice"]
+    assert checks["language model"]["state"] == 2
+    assert "'nobody:m' cannot be set up" in checks["language model"]["found"]
+    (definitions / "broken.yaml").unlink()
+    model["WORKFLOW_MODEL"] = "openai:gpt"
+    well = command_line("doctor", "--json", WORKFLOW_DEFINITIONS=str(definitions), **here, **model)
+    well.wait()
+    checks = {check["subject"]: check for check in json.loads(well.text)}
+    assert checks["definitions"]["found"] == f"0 of {definitions} can be used"
+    assert checks["language model"]["found"] == "openai:gpt, key set; the provider was not asked"

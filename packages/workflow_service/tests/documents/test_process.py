@@ -1,7 +1,10 @@
 """The process that reads a document: it ends with the call, whatever happens, on any loop."""
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -170,3 +173,19 @@ def test_the_reader_gets_no_secret(
         return environment
 
     assert "DATABASE_URL" not in asyncio.run(main())
+
+
+def test_reader_whose_asker_is_gone_ends_silently() -> None:
+    """A worker that is killed leaves its reader nobody to answer, which is no fault to log."""
+    limits = (512 * 1024**2, 10, 10, 1000)
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "workflow_service.gateways.reading", PLAIN, *map(str, limits)],
+        stdin=subprocess.PIPE,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    ) as reader:
+        os.close(writing)
+        os.close(reading)
+        _, complaints = reader.communicate(b"text", timeout=WAIT)
+    assert (reader.returncode, complaints) == (0, b"")

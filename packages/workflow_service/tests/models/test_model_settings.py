@@ -2,8 +2,8 @@
 
 import pytest
 
-from workflow_service.bootstrap import model_choice
 from workflow_service.domain.language_model import ModelPrices
+from workflow_service.gateways.model_setting import model_choice
 from workflow_service.ports import InvalidSettingError
 from workflow_service.settings import Settings
 

@@ -206,8 +206,12 @@ class Embedded:
 
     def _remove(self) -> None:
         if self._up.poll() is None:
-            self._up.kill()
-            self._up.wait()
+            self._up.terminate()  # what it started would go on for a while if it were killed
+            try:
+                self._up.wait(60)
+            except subprocess.TimeoutExpired:
+                self._up.kill()
+                self._up.wait()
         if self._home.exists() and (cluster := kept_cluster(Home(self._home))) is not None:
             cluster.remove()
 

@@ -1,5 +1,9 @@
-"""The last line: an exception nobody expected becomes a 500 with a number to find it by in the log."""
+"""The last line: an exception nobody expected becomes a 500 with a number to find it by in the log.
 
+What a server that stops no longer waits for becomes a 503.
+"""
+
+import asyncio
 import logging
 from uuid import uuid4
 
@@ -7,11 +11,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflow_service.api.problems import ProblemResponse
 
+_RETRY_AFTER = "1"  # seconds
+
 _logger = logging.getLogger(__name__)
 
 
 class Failures:
-    """Answers unexpected exceptions; a response already begun is broken off, so that it cannot look whole."""
+    """Answers unexpected exceptions; a response already begun is broken off, so that it cannot look whole.
+
+    Cancellation: the server cancels a request only when it stops and has waited as long as it was told to. The
+    request is answered with 503, or broken off, and ends; raised further, it would be logged as a fault.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Stand around ``app``."""
@@ -31,6 +41,18 @@ class Failures:
 
         try:
             await self._app(scope, receive, note_begin)
+        except asyncio.CancelledError:
+            _logger.info("cut off by the shutdown: %s %s", scope["method"], scope["path"])
+            if has_begun:
+                return  # the server closes the connection of an answer that is not whole
+            response = ProblemResponse(
+                503,
+                "The service is stopping",
+                "It stopped before this request was done. Try again in a moment.",
+                kind="unavailable",
+                headers={"Retry-After": _RETRY_AFTER, "Connection": "close"},
+            )
+            await response(scope, receive, send)
         except Exception:
             if has_begun:
                 raise  # the server logs it and closes the connection

@@ -36,17 +36,20 @@ from workflow_service.settings import Settings
 
 _WORKFLOW = "contract_analysis"
 _SAMPLE = "mutual-nda.pdf"
+_FROM_FILE = "workflow_service.from_file"  # in click's meta: the variables that --env-file has set
 _SAMPLE_BOUND = 60.0  # seconds the analysis of the sample may take after ``up``
 
 
-def _load_env_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+def _load_env_file(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     """Put a file's settings into the environment, where nothing else has set them."""
     if path is None:
         return
     for name, value in dotenv_values(path, interpolate=False).items():
         if value is None:
             raise click.BadParameter(f"{path}: {name!r} has no value; write {name}=value", param_hint="--env-file")
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            os.environ[name] = value
+            context.meta.setdefault(_FROM_FILE, set()).add(name)
 
 
 def _show_settings(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
@@ -58,7 +61,7 @@ def _show_settings(context: click.Context, _parameter: click.Parameter, is_asked
         settings = read_settings()
     except LocalError as error:
         fault = error
-    view.settings(list(all_settings(settings)))
+    view.settings(list(all_settings(settings, context.meta.get(_FROM_FILE, ()))))
     if fault is not None:
         view.error(fault)
     context.exit(0 if fault is None else 1)

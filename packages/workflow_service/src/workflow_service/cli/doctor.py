@@ -20,6 +20,8 @@ from workflow_service.cli.settings_view import read_settings
 from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.gateways.broker_checkup import answering_workers, redis_faults
+from workflow_service.gateways.chat_client import open_chat_client
+from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.connection import Connection
 from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
@@ -27,8 +29,9 @@ from workflow_service.gateways.postgres.schema import SCHEMA, current_revision, 
 from workflow_service.gateways.postgres.single import single_connection
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database, without_password
 from workflow_service.local.errors import LocalError
-from workflow_service.ports import DatabaseRightsError, ServiceError
+from workflow_service.ports import DatabaseRightsError, InvalidSettingError, ServiceError, WorkflowError
 from workflow_service.settings import Settings
+from workflow_service.workflows.engine.loading import load_folder
 
 _OLDEST_POSTGRESQL = 140_000
 _SHORTEST_KEY = 20  # characters: fewer can be guessed
@@ -68,7 +71,13 @@ async def run_checks() -> list[Check]:
             Check("settings", State.FAILED, str(error).splitlines()[1].strip(), str(error)),
             *_machine(),
         ]
-    checks += [Check("settings", State.OK, "all valid"), *_weak_keys(settings), _services(settings)]
+    checks += [
+        Check("settings", State.OK, "all valid"),
+        *_weak_keys(settings),
+        _services(settings),
+        await _language_model(settings),
+        *_definitions(settings),
+    ]
     checks += [check async for check in _database(settings)]
     checks += [check async for check in _broker(settings)]
     return [*checks, *_machine()]
@@ -99,6 +108,38 @@ def _services(settings: Settings) -> Check:
         example = f"WORKFLOW_SERVICES__{unable[0].upper()}__API_KEY"
         return Check("services", State.OK, found, f"runs that ask those fail; if any do, set {example} and so on")
     return Check("services", State.OK, found)
+
+
+async def _language_model(settings: Settings) -> Check:
+    """Set the model up as a worker would; its provider is not asked, for that could cost money."""
+    subject = "language model"
+    try:
+        choice = model_choice(settings)
+        if choice is None:
+            if settings.analysis_with_model:
+                found = "none, though WORKFLOW_ANALYSIS_WITH_MODEL asks for one: rules alone read"
+                return Check(subject, State.WARNING, found, "set WORKFLOW_MODEL, or unset that")
+            advice = "contracts are read by rules only; to have one set WORKFLOW_MODEL and WORKFLOW_MODEL_KEY"
+            return Check(subject, State.OK, "none", advice)
+        async with open_chat_client(choice):
+            pass
+    except (InvalidSettingError, WorkflowError) as error:
+        found, _, advice = str(error).partition("; ")
+        return Check(subject, State.FAILED, found, advice or "see docs/howto/language-model.md")
+    key = "key set" if choice.key else "WORKFLOW_MODEL_KEY is not set: its provider's own variable or none"
+    return Check(subject, State.OK, f"{choice.name}, {key}; the provider was not asked")
+
+
+def _definitions(settings: Settings) -> Iterator[Check]:
+    if settings.definitions is None:
+        return
+    loaded = load_folder(settings.definitions)
+    found = f"{len(loaded.definitions)} of {settings.definitions} can be used"
+    if loaded.problems:
+        faults = "; ".join(map(str, loaded.problems))
+        yield Check("definitions", State.WARNING, f"{found}, not all: {len(loaded.problems)} faults", faults)
+    else:
+        yield Check("definitions", State.OK, found)
 
 
 async def _keys(settings: Settings) -> Check:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +48,24 @@ def read_settings() -> Settings:
         ) from None  # the original repeats values, secrets among them
 
 
-def all_settings(settings: Settings | None) -> Iterator[Setting]:
-    """Return every setting, by its variable; None says that they are not valid, and tells which are set."""
+def all_settings(settings: Settings | None, from_file: Collection[str] = ()) -> Iterator[Setting]:
+    """Return every setting, by its variable; None says that they are not valid, and tells which are set.
+
+    ``from_file`` are the variables that a file has put into the environment.
+    """
     for name, field in sorted(Settings.model_fields.items(), key=lambda item: _variable(*item)):
         variable = _variable(name, field)
         default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
-        is_set = variable in os.environ or any(key.startswith(f"{variable}__") for key in os.environ)
+        parts = [key for key in os.environ if key == variable or key.startswith(f"{variable}__")]
+        is_set = bool(parts)
+        sources = sorted({"file" if key in from_file else "environment" for key in parts})
         value = (
             _shown(getattr(settings, name)) if settings is not None else "set, not valid" if is_set else default
         )
         yield Setting(
             variable,
             value,
-            "environment" if is_set else "default",
+            " and ".join(sources) or "default",
             default,
             " ".join((field.description or "").split()),
         )

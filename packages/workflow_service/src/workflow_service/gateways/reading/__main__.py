@@ -7,6 +7,7 @@ reason for the user. Any other end of the process means that the document broke 
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import BinaryIO
 
 from workflow_service.domain.document import DocumentText
@@ -53,10 +54,12 @@ def main(arguments: list[str]) -> None:
     media_type, *numbers = arguments
     limits = Limits(*map(int, numbers))
     # A library that prints, in Python or in C, must not end up inside the answer.
-    with os.fdopen(os.dup(1), "wb") as output:
-        os.dup2(2, 1)
-        confine(limits)
-        found = answer(sys.stdin.buffer, media_type, limits)
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    confine(limits)
+    found = answer(sys.stdin.buffer, media_type, limits)
+    # Who asked may have been killed meanwhile: then there is nobody to answer, and nothing to complain of.
+    with suppress(BrokenPipeError), os.fdopen(answers, "wb") as output:
         output.write(json.dumps(found).encode("ascii"))
 
 
