@@ -6,7 +6,7 @@ STAMP = $(VENV)/.installed
 PYTHONS = test-3.11 test-3.12 test-3.13
 
 CELERIES = celery-5.5 celery-5.6 celery-5.7
-CELERY_TESTS = test_celery_calls.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
+CELERY_TESTS = test_celery_calls.py test_celery_reconnect.py test_celery_pool.py test_celery_pool_batches.py test_celery_pool_parts.py redis_transport \
 	test_celery_soft_limit.py test_celery_tasks.py pools
 
 .PHONY: help run demo demo-health test pytest test-all $(PYTHONS) lint failures fault-matrix docs-errors docs-rules docs-workflows check-precision \

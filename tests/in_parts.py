@@ -27,10 +27,19 @@ _LIBRARY = "packages/homeloop/tests"
 _ADAPTERS = f"{_LIBRARY}/adapters"
 _WORKERS = [f"{_ADAPTERS}/{each}" for each in ("pools", "recovery", "redis_transport")]
 _SERVICE = "packages/workflow_service/tests"
+_INSTALLED = (
+    "acceptance",
+    "broker",
+    "cli",
+    "faults",
+    "local",
+    "page",
+)  # whole services, in processes of their own
 PARTS = {  # the longest first
     "workers": _WORKERS,
     "adapters": [_ADAPTERS, *(f"--ignore={each}" for each in _WORKERS)],
-    "service": [_SERVICE, f"--ignore={_SERVICE}/security"],
+    "service": [f"{_SERVICE}/{each}" for each in _INSTALLED],
+    "application": [_SERVICE, *(f"--ignore={_SERVICE}/{each}" for each in (*_INSTALLED, "security"))],
     "security": [f"{_SERVICE}/security"],
     "isolation": [f"{_LIBRARY}/{each}" for each in ("isolation", "graphs", "pytest_plugin")],
     "runtime": ["tests", *(f"{_LIBRARY}/{each}" for each in ("behaviours", "callbacks", "resources", "runtime"))],

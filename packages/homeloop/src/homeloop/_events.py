@@ -150,6 +150,17 @@ class CallbackFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallbackRaised(CallbackFailed):
+    """
+    The same of one that was bound with ``on_error="raise"``: the error is the business of whoever awaits the call.
+
+    So it may be an expected end, and is no incident; it is told all the same, as nobody need await the call.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True)
 class WorkPlace:
     """
     Where a piece of isolated work runs, or ran.

@@ -138,7 +138,7 @@ def labels_of(context: Context) -> dict[str, str]:
     found: dict[str, str] = {}
     for read in _label_readers:
         try:
-            found.update(read(context))
+            found.update({str(name): str(value) for name, value in read(context).items()})
         except Exception:  # noqa: S110 - somebody else's, on a live context: the others are told all the same
             pass
     return found

@@ -9,7 +9,7 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, Literal, ParamSpec
 
 from homeloop._affinity import Affinity
-from homeloop._events import CallbackFailed, emit
+from homeloop._events import CallbackFailed, CallbackRaised, emit
 from homeloop.errors import LoopEndingError, WrongLoopError
 from homeloop.runtime import (
     LAST_CHANCE,
@@ -222,7 +222,8 @@ class BoundCallback(Generic[P]):
         if not delivery.claim():
             return  # given up when the loop's end could not wait for it
         if error is not None:
-            emit(CallbackFailed(self._name, self._home, f"{type(error).__name__}: {error}"))
+            kind = CallbackRaised if self._on_error == "raise" else CallbackFailed
+            emit(kind(self._name, self._home, f"{type(error).__name__}: {error}"))
         delivery.settle(error if self._on_error == "raise" else None)
 
     def _refusal(self) -> LoopEndingError:
@@ -273,7 +274,8 @@ def bind_callback(
     Args:
         callback: Async function, or a sync one that does not block.
         on_error: ``"report"`` logs what the callback raises, tells the instruments and lets the
-            workflow go on; ``"raise"`` does so too and raises it where the call is awaited.
+            workflow go on; ``"raise"`` raises it where the call is awaited, and tells of it as a warning, which
+            is no incident for the health monitor.
         coalesce: ``"latest"`` for progress so chatty that only the last call counts: calls that have not
             begun when a later one is made are left out, and count as done. The last one always runs.
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from homeloop import ask_process, local_processes
+from homeloop.adapters.celery import remote
 
 WAIT = 30.0  # seconds for a result
 APPS = Path(__file__).parent / "apps"
@@ -82,11 +85,44 @@ def test_f3_a_stopped_child_is_told_by_its_parent(
         os.kill(pid, signal.SIGSTOP)
         try:
             told = ask_worker(tasks.app)[str(pid)]
-            (process,) = local_processes(timeout=WAIT, pid=pid)
+            (process,) = local_processes(timeout=WAIT, pids=[pid])
         finally:
             os.kill(pid, signal.SIGCONT)
     assert told["status"] == process.state == "stopped"
     assert f"kill -CONT {pid}" in told["recommendations"][0]
+
+
+def test_one_that_is_silent_does_not_make_its_siblings_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are asked at the same time: the one that keeps the lock takes nobody else's time to answer."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(f"{os.environ['HOMELOOP_RUN_DIR']}/{os.getppid()}.sock")  # it never answers
+        listener.listen()
+        child = stack.enter_context(
+            subprocess.Popen(
+                (sys.executable, "-c", WATCHED), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        )
+        stack.callback(child.kill)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        monkeypatch.setattr(remote, "_BUDGET", 3.0)
+        pool = SimpleNamespace(info={"processes": [os.getppid(), child.pid, 1]})
+        told = remote.homeloop(SimpleNamespace(consumer=SimpleNamespace(pool=pool)))
+    assert [told[str(pid)]["status"] for pid in (os.getppid(), 1)] == ["silent", "unknown"]
+    assert told[str(child.pid)]["pid"] == child.pid
+
+
+WATCHED = """
+import sys, time, homeloop
+monitor = homeloop.default_monitor()
+tell = monitor._tell_owner
+monitor._tell_owner = lambda: time.sleep(0.2) or tell()  # as on a busy machine
+monitor.start()
+homeloop.default_runtime().start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "custom"])

@@ -1,5 +1,6 @@
 """F5, the door: a user's processes tell that user how they are, and nobody else."""
 
+import errno
 import json
 import os
 import signal
@@ -7,13 +8,17 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from homeloop import LoopRuntime, ask_process, local_processes
 from homeloop.cli import main
+from homeloop.health import _door
 from homeloop.health._door import Door, own_folder
 
 Start = Callable[[str], "subprocess.Popen[str]"]
@@ -200,6 +205,115 @@ def test_visitors_that_misbehave_keep_nobody(run_dir: Path, caplog: pytest.LogCa
     assert ask_process(os.getpid()) == {"status": "healthy"}
     door.close()
     assert list(run_dir.iterdir()) == []
+
+
+def in_place_of_sockets(monkeypatch: pytest.MonkeyPatch, kind: type[socket.socket]) -> None:
+    """Have the door listen by another kind of socket."""
+    monkeypatch.setattr(
+        _door, "real_socket", lambda: SimpleNamespace(socket=kind, AF_UNIX=socket.AF_UNIX, SHUT_WR=socket.SHUT_WR)
+    )
+
+
+def test_nobody_takes_a_door_that_is_being_opened_for_a_dead_ones(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks before it listens is refused by the system; that removes nothing."""
+
+    class Asked(socket.socket):
+        def listen(self, *backlog: int) -> None:
+            assert local_processes() == ()
+            super().listen(*backlog)
+
+    in_place_of_sockets(monkeypatch, Asked)
+    door = Door({"report": lambda: {"status": "healthy"}})
+    door.open()
+    try:
+        assert [each.state for each in local_processes()] == ["answered"]
+    finally:
+        door.close()
+    assert list(run_dir.iterdir()) == []
+
+
+def test_a_door_that_cannot_listen_leaves_nothing(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file, and no thread."""
+
+    class Refused(socket.socket):
+        def listen(self, *_: int) -> None:
+            raise OSError(errno.ENOBUFS, "no room")
+
+    in_place_of_sockets(monkeypatch, Refused)
+    with pytest.raises(OSError, match="no room"):
+        Door({}).open()
+    assert list(run_dir.iterdir()) == []
+
+
+def test_a_process_without_descriptors_answers_once_it_has_some(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The door rests, and lives: just then somebody wants to know what the process does."""
+    failures = [errno.EMFILE, errno.ECONNABORTED]
+
+    class Exhausted(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            if failures:
+                raise OSError(failures.pop(0), "no descriptors")
+            return super().accept()
+
+    in_place_of_sockets(monkeypatch, Exhausted)
+    monkeypatch.setattr(_door, "_REST", 0.01)
+    door = Door({"report": lambda: {"status": "healthy"}})
+    door.open()
+    try:
+        assert ask_process(os.getpid(), timeout=20.0) == {"status": "healthy"}
+    finally:
+        door.close()
+    assert caplog.text.count("homeloop ps cannot ask this process for 0.01 s") == 2
+    assert list(run_dir.iterdir()) == []
+
+
+def test_a_door_that_rests_is_closed_at_once(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits until there are descriptors again."""
+    resting = threading.Event()
+
+    class Exhausted(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            resting.set()
+            raise OSError(errno.EMFILE, "no descriptors")
+
+    in_place_of_sockets(monkeypatch, Exhausted)
+    monkeypatch.setattr(_door, "_REST", 3600.0)
+    door = Door({})
+    door.open()
+    assert resting.wait(20)
+    door.close()
+    assert door._thread is not None
+    assert not door._thread.is_alive()
+
+
+def test_an_answer_ends_though_a_child_was_forked_meanwhile(run_dir: Path) -> None:
+    """The child has the visitor's socket, too: the end of the answer is told all the same."""
+    reader, writer = os.pipe()
+    children: list[int] = []
+
+    def forks() -> object:
+        child = os.fork()
+        if not child:
+            os.read(reader, 1)
+            os._exit(0)
+        children.append(child)
+        return {"status": "healthy"}
+
+    door = Door({"report": forks})
+    door.open()
+    try:
+        assert ask_process(os.getpid(), timeout=5.0) == {"status": "healthy"}
+    finally:
+        os.write(writer, b"!")
+        for child in children:
+            os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
+        door.close()
 
 
 def test_a_loop_that_is_blocked_does_not_keep_the_answer(

@@ -126,6 +126,21 @@ def test_a_lifespan_has_its_loop_watched(started: bool) -> None:
     assert monitor.stop()
 
 
+def test_of_two_applications_the_last_one_stops_the_monitor() -> None:
+    """The first one to end leaves the other one watched."""
+    monitor = default_monitor()
+
+    async def serve() -> None:
+        first = lifespan(health_interval=60.0)(FastAPI())
+        await first.__aenter__()
+        async with lifespan(health_interval=60.0)(FastAPI()):
+            await first.__aexit__(None, None, None)
+            assert monitor.is_started
+
+    asyncio.run(serve())
+    assert not monitor.is_started
+
+
 def test_a_lifespan_watches_nothing_unless_asked() -> None:
     """By default the monitor is left alone."""
 

@@ -1,8 +1,10 @@
 """F2 to F5, the live page: served by threads without a loop, to those alone who know the token."""
 
+import errno
 import http.client
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -10,14 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from homeloop import HealthMonitor, HealthPage, LoopRuntime, local_processes
+from homeloop import HealthMonitor, HealthPage, HealthThresholds, LoopRuntime, local_processes
 from homeloop.cli import main
 from homeloop.health import _http
 
@@ -295,6 +299,72 @@ def test_there_is_a_limit_to_visitors(page: HealthPage, monkeypatch: pytest.Monk
                 assert third.recv(1) == b""
             assert follower.next()
             assert another.next()
+
+
+def test_without_descriptors_it_rests(
+    patient: HealthMonitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is inside is told as ever; who waits outside keeps no core busy, and is let in later."""
+    tries: list[float] = []
+    exhausted = threading.Event()
+    refused = threading.Event()
+
+    class Exhausted(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            tries.append(time.monotonic())
+            if exhausted.is_set():
+                refused.set()
+                raise OSError(errno.EMFILE, "no descriptors")
+            return super().accept()
+
+    monkeypatch.setattr(_http, "real_socket", lambda: SimpleNamespace(**{**vars(socket), "socket": Exhausted}))
+    monkeypatch.setattr(_http, "_REST", 3600.0)
+    page = patient.serve()
+    with follow(page) as inside:
+        inside.next()
+        exhausted.set()
+        with socket.create_connection(("127.0.0.1", page.port), timeout=BOUND) as outside:
+            assert refused.wait(BOUND)
+            before = len(tries)
+            for _ in range(3):
+                inside.next()  # each is a turn of the server
+            assert len(tries) == before == 2
+            exhausted.clear()
+            server = page._server
+            assert server is not None
+            monkeypatch.setattr(_http, "_SWEEP", 0.01)
+            server._rests_until = 0.0
+            outside.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert outside.recv(12) == b"HTTP/1.1 200"
+    assert "the health page lets nobody in for 3600 s" in caplog.text
+
+
+def test_served_anew_it_gathers_nothing_until_somebody_looks() -> None:
+    """Those who looked before are gone, though they did not leave."""
+    asked: list[int] = []
+
+    def own() -> dict[str, Any]:
+        asked.append(1)
+        return {"report": {}}
+
+    page = HealthPage(own)
+    with page, follow(page) as follower:
+        follower.next()
+        page.stop()
+    asked.clear()
+    with page:
+        page._look()
+    assert asked == []
+
+
+def test_limits_that_are_none_can_be_told(patient: HealthMonitor, runtime: LoopRuntime) -> None:
+    """JSON has no infinity, by which a finding is switched off."""
+    patient.thresholds = HealthThresholds(blocked=60.0, lag=math.inf, utilisation=math.inf, tasks=50)
+    patient.start(0.1)
+    runtime.start()
+    with follow(patient.serve()) as follower:
+        limits = follower.see(lambda told: bool(told["process"]["report"]["loops"]))["process"]["thresholds"]
+    assert (limits["lag"], limits["utilisation"], limits["tasks"]) == (None, None, 50)
 
 
 def test_many_look_at_the_same_time(page: HealthPage, runtime: LoopRuntime) -> None:

@@ -76,6 +76,20 @@ sys.stdin.read()
 """
 
 
+NO_LIMITS = """
+import math, sys
+import homeloop
+from homeloop import HealthThresholds, default_monitor
+
+default_monitor().thresholds = HealthThresholds(blocked=0.02, lag=math.inf, utilisation=math.inf)
+default_monitor().start(0.2)
+async def nothing(): pass
+homeloop.run(nothing)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture
 def kept_threads() -> tuple[str, ...]:
     """Those that Playwright writes screenshots with."""
@@ -237,6 +251,17 @@ def test_a_fault_that_comes_again_and_again_is_told_once(
     )
     expect(window.locator("#incidents li", has_text="callback boom")).to_contain_text("2 times, the last")
     assert window.locator("#stacks li.stack", has_text="was blocked").count() == 1
+
+
+def test_a_limit_that_is_infinite_has_no_line(start_process: Start, served: HealthPage, window: Page) -> None:
+    """The finding is switched off: the charts are drawn without it."""
+    start_process(NO_LIMITS)
+    window.goto(served.address)
+    for number in range(2):
+        chart = window.locator("#loops .chart").nth(number)
+        expect(chart.locator(".line")).to_have_attribute("d", re.compile(r"^M[\d. L]+$"))
+        assert chart.get_attribute("data-high") is None
+        assert chart.locator(".limit").get_attribute("d") is None
 
 
 def test_what_a_process_tells_is_shown_as_text(start_process: Start, served: HealthPage, window: Page) -> None:

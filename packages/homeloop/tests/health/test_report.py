@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +23,12 @@ from homeloop import (
     RuntimeHealth,
     RuntimeStatistics,
     WorkerStatistics,
+    bind_callback,
 )
 from homeloop._events import (
     CallAbandoned,
     CallbackFailed,
+    CallbackRaised,
     Event,
     InterpreterStalled,
     LoopBlocked,
@@ -323,6 +326,26 @@ def test_faults_are_findings_for_a_while(event: Event, found: str, patient: Heal
     assert patient.report().incidents == ()
 
 
+def test_a_callbacks_error_that_its_caller_gets_is_no_incident(
+    runtime: LoopRuntime, patient: HealthMonitor
+) -> None:
+    """As the advice says, the caller handles it. It is counted, and logged as a warning."""
+    patient.start()
+
+    def ends() -> None:
+        raise ValueError("an expected end")
+
+    async def calls() -> None:
+        with pytest.raises(ValueError, match="expected"):
+            await bind_callback(ends, on_error="raise")()
+
+    runtime.run(calls)
+    report = patient.report()
+    assert report.incidents == ()
+    assert report.counts["CallbackRaised"] == 1
+    assert CallbackRaised.level == logging.WARNING
+
+
 def test_every_fault_has_advice() -> None:
     """No kind of incident is without one."""
     assert set(KINDS.values()) <= set(ADVICE)
@@ -401,6 +424,7 @@ def test_threads_that_are_all_busy_are_no_finding_as_long_as_nobody_waits() -> N
         ({"tasks": 0}, ValueError),
         ({"lag": -1.0}, ValueError),
         ({"blocked": float("nan")}, ValueError),
+        ({"blocked": float("inf")}, ValueError),
         ({"utilisation": "90 %"}, TypeError),
         ({"memory": True}, TypeError),
     ],

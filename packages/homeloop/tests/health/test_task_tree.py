@@ -5,7 +5,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
+from functools import partial
 from typing import Any, TypedDict
+from uuid import UUID
 
 import pytest
 from langgraph.graph import StateGraph
@@ -177,6 +179,56 @@ def test_f3_jobs_are_told_by_the_labels_of_tasks(grown: Grown) -> None:
         forget_fails()
         forget()
     assert jobs_of(grown.look()) == []
+
+
+class Proxy:
+    """What callbacks may hold: something that is nothing outside of a request, and says so to whoever looks."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name} outside of a request")
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class outside of a request")
+
+    def __call__(self, *_: object) -> None: ...
+
+
+def test_what_callbacks_hold_is_not_touched(grown: Grown) -> None:
+    """By partial, in a closure, or itself the callback: a proxy of a web framework spoils no tree."""
+    proxy: Any = Proxy()
+
+    async def called_back(over: asyncio.Event) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(partial(print, proxy))
+        task.add_done_callback(proxy)
+        task.add_done_callback(lambda _, held=proxy: proxy and held)
+        await over.wait()
+
+    try:
+        (tree,) = grown.plant(called_back)["trees"]
+    finally:
+        grown.runtime.run(forget_callbacks)
+    assert [name.rpartition(".")[2] for name in shape(tree["groups"])] == ["called_back"]
+
+
+async def forget_callbacks() -> None:
+    """Have none called."""
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        for callback, _ in list(getattr(task, "_callbacks", None) or ()):
+            task.remove_done_callback(callback)
+
+
+def test_labels_are_told_as_words(grown: Grown) -> None:
+    """Whatever a reader returns for a value: what cannot be compared or sent would spoil the whole page."""
+    forget = label_tasks(lambda _: {"order": ["4711"], "id": UUID(int=7)})  # type: ignore[dict-item]
+    try:
+        told = grown.plant(leaf)
+    finally:
+        forget()
+    (job,) = jobs_of(told)
+    assert job["labels"] == {"order": "['4711']", "id": str(UUID(int=7))}
 
 
 class State(TypedDict):

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_service.workflows.engine.expressions import Expression, ExpressionError, Template, is_truth
+from workflow_service.workflows.engine import interpreter
+from workflow_service.workflows.engine.expressions import Expression, Template
+from workflow_service.workflows.engine.interpreter import ExpressionError, is_truth
 
 NAMES = {
     "input": {"city": "Berlin", "n": 3, "none": None, "list": [1, 2]},
@@ -33,6 +35,16 @@ NAMES = {
         ("${{ lookup(constants.codes, input.city) }}", "BER"),
         ("${{ lookup(constants.codes, input.none) || 'none' }}", "none"),
         ("${{ require(input.city, 'no city') }}", "Berlin"),
+        ("${{ join('-', [input.city, to_string(input.list)]) }}", "Berlin-[1,2]"),
+        ("${{ [[input.list, input.n], `[[]]`][] }}", [[1, 2], 3, []]),
+        (
+            "${{ [input.list == `[1, 2]`, input.list != `[1]`, input.n > `3`, input > `3`] }}",
+            [True, True, False, None],
+        ),
+        (
+            "${{ [contains(input.list, `2`), contains(input.city, 'er'), contains([input.list], `[1, 2]`)] }}",
+            [True, True, True],
+        ),
         ({"k": ["${{ input.n }}", 5, None, True]}, {"k": [3, 5, None, True]}),
     ],
 )
@@ -94,10 +106,21 @@ def test_wrong_expressions_are_refused(text: str, reason: str) -> None:
         ("x${{ " + "|".join(["[@,@]"] * 30) + " }}", "too large"),
         ("${{ " + "|".join(["[@]"] * 250) + " }}", "nested deeper than 200 levels"),
         ("${{ to_number('nan') }}", "holds nan, which is no JSON number"),
+        ("${{ input.list" + "|[@,@][]" * 40 + "|length(@) }}", "takes too long"),
+        ("${{ input.list" + "|[@,@]" * 40 + "[*]" * 40 + "|length(@) }}", "takes too long"),
+        ("${{ 'ab'" + "|join('',[@,@])" * 40 + "|length(@) }}", "takes too long"),
+        (
+            "${{ input.list" + "|[@,@][]" * 18 + "[*].to_string([@,'" + "a" * 999 + "'])|length(@) }}",
+            "takes too long",
+        ),
+        ("${{ length(to_string(input.list" + "|[@,@]" * 40 + ")) }}", "too large"),
+        ("${{ (input.list" + "|[@,@]" * 40 + ")==(input.list" + "|[@,@]" * 40 + ") }}", "too large"),
+        ("${{ contains([input.list" + "|[@,@]" * 40 + "],(input.list" + "|[@,@]" * 40 + ")) }}", "too large"),
     ],
 )
-def test_what_cannot_be_worked_out_is_an_error(text: str, reason: str) -> None:
-    """Also a value that doubles at each step, which takes no memory before it is written down."""
+def test_what_cannot_be_worked_out_is_an_error(text: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what doubles at each step: told before it takes the process's memory or its GIL."""
+    monkeypatch.setattr(interpreter, "MAX_WORK", 200_000)  # seconds less for each of them
     with pytest.raises(ExpressionError) as refused:
         Template.parse(text).value({"input": NAMES["input"]})
     assert reason in str(refused.value)

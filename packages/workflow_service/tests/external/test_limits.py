@@ -29,39 +29,77 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def test_places_are_free_until_the_limit(run: Run, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two in a second go at once, the third waits for the first one's second to be over, and so on."""
+@pytest.fixture
+def slept(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were slept, by the clock of the test."""
     slept: list[float] = []
+    sleep = asyncio.sleep
 
-    async def sleep(delay: float) -> None:
+    async def sleep_on_the_clock(delay: float) -> None:
         slept.append(delay)
+        clock.now += delay
+        await sleep(0)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep_on_the_clock)
+    return slept
+
+
+def test_places_are_free_until_the_limit(run: Run, clock: FakeClock, slept: list[float]) -> None:
+    """Two in a second go at once, the third waits for the first one's second to be over, and so on."""
     limit = RateLimit(2, 1.0, clock)
 
     async def scenario() -> None:
-        assert [await limit.wait() for _ in range(5)] == [0, 0, 1, 1, 2]
+        for _ in range(5):
+            await limit.wait()
         clock.now += 10
-        assert await limit.wait() == 0
+        await limit.wait()
 
     run(scenario)
-    assert slept == [1, 1, 2]
+    assert slept == [1, 1]
+
+
+def test_those_who_give_up_take_no_place(run: Run, clock: FakeClock) -> None:
+    """A hundred that were cancelled while they waited leave the place to the next."""
+    limit = RateLimit(1, 60.0, clock)
+
+    async def scenario() -> None:
+        await limit.wait()
+        impatient = [asyncio.create_task(limit.wait()) for _ in range(100)]
+        await asyncio.sleep(0)
+        for task in impatient:
+            task.cancel()
+        await asyncio.gather(*impatient, return_exceptions=True)
+        assert all(task.cancelled() for task in impatient)
+        clock.now += 60
+        async with asyncio.timeout(10):
+            await limit.wait()
+
+    run(scenario)
 
 
 def test_threads_share_the_places(clock: FakeClock) -> None:
     """However many loops ask at the same time, no place is given twice and none is lost."""
     limit = RateLimit(40, 0.01, clock)
-    waits: list[float] = []
+    began_at: list[float] = []
+    begun = threading.Semaphore(0)
+
+    async def ask_once() -> None:
+        await limit.wait()
+        began_at.append(clock.now)
+        begun.release()
 
     async def ask() -> None:
-        waits.extend(await asyncio.gather(*(limit.wait() for _ in range(20))))
+        await asyncio.gather(*(ask_once() for _ in range(20)))
 
     threads = [threading.Thread(target=asyncio.run, args=[ask()]) for _ in range(4)]
     for thread in threads:
         thread.start()
+    for _ in range(40):
+        assert begun.acquire(timeout=30)
+    clock.now += 1
     for thread in threads:
         thread.join(30)
-    assert sum(wait == 0 for wait in waits) == 40
+    assert sorted(began_at) == [100.0] * 40 + [101.0] * 40
     assert len(limit._free_at) == 40
 
 

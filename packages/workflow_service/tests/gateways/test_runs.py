@@ -513,3 +513,27 @@ def test_what_has_not_ended_is_counted_by_the_indexes(with_pool):
         assert "runs_by_lease" in plan, plan
 
     with_pool(scenario)
+
+
+@pytest.mark.parametrize("method", ["mark_unsent", "mark_forgotten"])
+def test_many_runs_are_locked_in_one_order(with_pool, method):
+    """Two that mark the same runs at once wait for each other in turn, and not for ever: PostgreSQL ended one."""
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        late, early = (await store.create(NEW))[0].id, (await store.create(NEW))[0].id
+        while early > late:  # the one that stands first in the table is to be the last to be locked
+            late, early = early, (await store.create(NEW))[0].id
+        if method == "mark_forgotten":
+            await pool.execute("UPDATE workflow.runs SET is_kept = false WHERE id = $1", late)
+            await pool.execute("UPDATE workflow.runs SET is_kept = false WHERE id = $1", early)
+        async with pool.acquire() as holder, holder.transaction():
+            await holder.execute("SELECT FROM workflow.runs WHERE id = $1 FOR NO KEY UPDATE", early)
+            marking = asyncio.create_task(getattr(store, method)([late, early]))
+            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not marking.done()
+            async with pool.acquire() as other, other.transaction():
+                await other.execute("SELECT FROM workflow.runs WHERE id = $1 FOR NO KEY UPDATE NOWAIT", late)
+        await marking
+
+    with_pool(scenario)

@@ -240,6 +240,26 @@ def test_a_database_that_is_away_ends_nothing(
     assert "a look failed" in caplog.text
 
 
+def test_a_delivery_that_cannot_be_sent_is_given_up(
+    with_pool: WithPool, receiver: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong with it counts as an attempt, so that it does not come again after each lease."""
+
+    async def scenario(pool: asyncpg.Pool) -> None:
+        class Broken(SignedWebhooks):
+            async def send(self, delivery: DueDelivery) -> Outcome:
+                raise LookupError("a bug")
+
+        await end_run(pool, receiver.url)
+        broken = Broken(["a secret for these tests"], AddressPolicy(), 5)
+        async with delivering(pool, sender=broken, attempts=1) as store:
+            (failed,) = await until(lambda: store.list_recent("alice", 9, status=DeliveryStatus.FAILED))
+        assert (failed.attempts, failed.last_error) == (1, "it could not be sent; the log of the service says why")
+
+    with_pool(scenario)
+    assert "attempt 1 failed unexpectedly" in caplog.text
+
+
 def test_the_end_of_the_process_breaks_off_what_is_under_way(with_pool: WithPool, receiver: Any) -> None:
     """At once, and without a task left; the delivery is due again after its lease."""
 

@@ -42,7 +42,8 @@ def lifespan(
         inner: The application's own lifespan, entered after the warm-ups and left before the runtime ends.
         close_timeout: Seconds for the drain; see `homeloop.LoopRuntime.close`.
         health_interval: Seconds between two assessments of the default health monitor, which then watches the
-            server's loop, too; None leaves it alone. One that was started before goes on afterwards.
+            server's loop, too; None leaves it alone. One that was started before goes on afterwards, else it stops
+            with the last of several applications.
 
     The application's start raises: what a warm-up, ``inner`` or the runtime's start raises. Then no server starts.
     """
@@ -51,7 +52,7 @@ def lifespan(
     async def around(app: FastAPI) -> AsyncGenerator[State, None]:
         end_watch = _watch(health_interval)  # first: what a warm-up blocks is told, too
         runtime = default_runtime()
-        is_ours = _join(runtime)
+        is_ours = _join(runtime, runtime.statistics().home is not None)
         try:
             await arun(_call_all, warm_up_at_home)
             await _call_all(warm_up)
@@ -71,25 +72,25 @@ def lifespan(
 
 
 _joining = Lock()
-_applications: dict[LoopRuntime, int] = {}
-"""How many applications run with a runtime that the first of them started."""
+_applications: dict[LoopRuntime | HealthMonitor, int] = {}
+"""How many applications run with a runtime, or a monitor, that the first of them started."""
 
 
-def _join(runtime: LoopRuntime) -> bool:
-    """Tell whether applications started the runtime, or this one will."""
+def _join(what: LoopRuntime | HealthMonitor, is_started: bool) -> bool:
+    """Tell whether applications started it, or this one will."""
     with _joining:
-        if runtime not in _applications and runtime.statistics().home is not None:
+        if what not in _applications and is_started:
             return False
-        _applications[runtime] = _applications.get(runtime, 0) + 1
+        _applications[what] = _applications.get(what, 0) + 1
         return True
 
 
-def _leave(runtime: LoopRuntime) -> bool:
+def _leave(what: LoopRuntime | HealthMonitor) -> bool:
     """Tell whether no application is left that joined."""
     with _joining:
-        left = _applications.pop(runtime) - 1
+        left = _applications.pop(what) - 1
         if left:
-            _applications[runtime] = left
+            _applications[what] = left
         return not left
 
 
@@ -110,11 +111,12 @@ def _watch(interval: float | None) -> Callable[[], None]:
     was_started = monitor.is_started
     if not was_started:
         monitor.start(interval)
+    is_ours = _join(monitor, was_started)
     unwatch = monitor.watch_loop()
 
     def end() -> None:
         unwatch()
-        if not was_started:
+        if is_ours and _leave(monitor):
             monitor.stop()
 
     return end

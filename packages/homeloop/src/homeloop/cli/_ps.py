@@ -43,7 +43,7 @@ def _run(chosen: argparse.Namespace) -> int:
             stacks = ask_process(chosen.pid, "stacks", chosen.timeout)
             sys.stdout.write(json.dumps(stacks) + "\n" if chosen.json else stacks_text(stacks))
             return 0
-        found = local_processes(chosen.timeout, chosen.pid)
+        found = local_processes(chosen.timeout, None if chosen.pid is None else [chosen.pid])
     except (OSError, ValueError) as error:
         sys.stderr.write(f"homeloop ps: {error}\n")
         return 2

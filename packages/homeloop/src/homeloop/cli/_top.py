@@ -69,7 +69,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _ask(pid: int, timeout: float) -> LocalProcess:
     """Ask how a process is. Raises ProcessLookupError if there is nobody to ask."""
-    for process in local_processes(timeout, pid):
+    for process in local_processes(timeout, [pid]):
         return process
     raise ProcessLookupError(f"process {pid} has no health monitor that can be asked")
 

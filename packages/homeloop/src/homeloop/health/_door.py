@@ -5,14 +5,21 @@ import os
 import shlex
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from homeloop._events import logger
 from homeloop.health._watchdog import THREAD_NAME
-from homeloop.runtime import get_ident, leave_thread, real_selectors, real_socket, real_threading
+from homeloop.runtime import (
+    allocate_lock,
+    get_ident,
+    leave_thread,
+    real_selectors,
+    real_socket,
+    real_threading,
+)
 
 Question = Literal["report", "stacks", "page"]
 """The report of a process; what its threads and tasks do; all that its page shows."""
@@ -21,6 +28,8 @@ Answers = Mapping[str, Callable[[], object]]
 
 _PATIENCE = 2.0
 """Seconds that whoever asks may take to ask and to listen. A guess."""
+_REST = 1.0
+"""Seconds for which nobody is let in when the system has no descriptor for him. A guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class Door:
         self._pid = os.getpid()
         self._thread: Any = None
         self._closing = False
+        self._bell = allocate_lock()  # who gets it need not rest any longer
+        self._bell.acquire()
 
     def open(self) -> None:
         """
@@ -64,22 +75,28 @@ class Door:
         """
         folder = own_folder()
         path = folder / f"{self._pid}.sock"
-        path.unlink(missing_ok=True)  # of a dead process that had our number
+        # Under its name only once it listens: who asks before that would take it for one that a dead process
+        # left, and remove it.
+        unfinished = folder / f"{self._pid}.new"
+        unfinished.unlink(missing_ok=True)  # of a dead process that had our number
         listener = real_socket().socket(real_socket().AF_UNIX)
         try:
-            listener.bind(str(path))
-            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            listener.bind(str(unfinished))
+            unfinished.chmod(stat.S_IRUSR | stat.S_IWUSR)
             listener.listen()
+            unfinished.replace(path)
         except BaseException:
             listener.close()
+            unfinished.unlink(missing_ok=True)
             raise
         self._listener, self._path = listener, path
         self._thread = real_threading().Thread(target=self._serve, name=f"{THREAD_NAME}-door", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Let nobody ask any more; who is being answered is answered."""
+        """Let nobody ask any more; who is being answered is answered. To be called once."""
         self._closing = True
+        self._bell.release()
         try:
             with real_socket().socket(real_socket().AF_UNIX) as knock:
                 knock.connect(str(self._path))  # wakes the thread, which closes the listener
@@ -97,7 +114,12 @@ class Door:
         try:
             with self._listener:
                 while not self._closing:
-                    visitor, _ = self._listener.accept()
+                    try:
+                        visitor, _ = self._listener.accept()
+                    except OSError as error:  # no descriptors, mostly: just then somebody wants to see why
+                        logger.warning("homeloop ps cannot ask this process for %g s: %s", _REST, error)
+                        self._bell.acquire(True, _REST)
+                        continue
                     with visitor:
                         visitor.settimeout(_PATIENCE)
                         self._answer(visitor)
@@ -110,6 +132,8 @@ class Door:
             question = visitor.recv(64).decode("ascii", "replace").strip()
             if (answer := self._answers.get(question)) is not None:
                 visitor.sendall(json.dumps(answer()).encode())
+                # A child forked meanwhile has this socket, too: closing it here would not tell that this is all.
+                visitor.shutdown(real_socket().SHUT_WR)
         except OSError:  # gone, or too slow
             pass
         except Exception:
@@ -169,26 +193,28 @@ def ask_process(
     return told
 
 
-def local_processes(timeout: float = _PATIENCE, pid: int | None = None) -> tuple[LocalProcess, ...]:
+def local_processes(timeout: float = _PATIENCE, pids: Iterable[int] | None = None) -> tuple[LocalProcess, ...]:
     """
     Ask every process of this user that has a health monitor with a socket, all at the same time.
 
     Args:
         timeout: Seconds to wait for each part of an answer.
-        pid: Ask this one only; there is none in what is returned if it has no such monitor.
+        pids: Ask these only; those of them that have no such monitor are not in what is returned.
 
     Raises:
         OSError: The folder of the sockets is not the user's alone.
 
     Thread: any; it blocks.
     """
-    paths = sorted(
-        own_folder().glob("[1-9]*.sock" if pid is None else f"{pid}.sock"), key=lambda path: int(path.stem)
-    )
+    folder = own_folder()
+    names = (path.stem for path in folder.glob("*.sock")) if pids is None else map(str, pids)
+    numbers = {int(name) for name in names if name.isascii() and name.isdigit()}
     found: list[LocalProcess] = []
     inquiries: list[_Inquiry] = []
-    for path in paths:
-        number = int(path.stem)
+    for number in numbers:
+        path = folder / f"{number}.sock"
+        if not path.exists():
+            continue
         if is_stopped(number):
             found.append(LocalProcess(number, "stopped", {}))
             continue

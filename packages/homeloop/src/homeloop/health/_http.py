@@ -16,6 +16,7 @@ _ASKING = 5.0  # seconds that a request may take to come
 _TAKING = 10.0  # seconds after which a visitor is let go that takes nothing of what it is sent
 _SEND_BUFFER = 65536  # bytes that the system keeps for a visitor; a stuck one shall not cost more
 _SWEEP = 1.0  # seconds between two looks for visitors that are late
+_REST = 1.0  # seconds for which nobody new is let in when the system has no descriptor for him
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -84,6 +85,7 @@ class HttpServer:
         self._topics: frozenset[str] = frozenset()
         self._news: dict[str, bytes] = {}
         self._closing = False
+        self._rests_until: float | None = None  # monotonic
         self._thread: Any = None
         self._sockets: list[Any] = []  # to close in the end: what it listens on, and what wakes it
 
@@ -158,7 +160,8 @@ class HttpServer:
     def _serve(self) -> None:
         try:
             while not self._closing:
-                for key, events in self._selector.select(_SWEEP if self._visitors else None):
+                is_idle = not self._visitors and self._rests_until is None
+                for key, events in self._selector.select(None if is_idle else _SWEEP):
                     self._handle(key.fileobj, events)
                 self._sweep()
                 self._tell_topics()
@@ -188,7 +191,13 @@ class HttpServer:
     def _welcome(self) -> None:
         try:
             socket, _ = self._listener.accept()
-        except OSError:  # it has left, or there are no more descriptors
+        except (BlockingIOError, ConnectionError):  # it has left
+            return
+        except OSError as error:
+            # No descriptors, mostly. Whoever waits outside would be told of again at once, and keep a core busy.
+            logger.warning("the health page lets nobody in for %g s: %s", _REST, error)
+            self._selector.unregister(self._listener)
+            self._rests_until = time.monotonic() + _REST
             return
         if len(self._visitors) >= _MOST_VISITORS:
             waiting = [each for each in self._visitors.values() if not each.answered]
@@ -197,7 +206,11 @@ class HttpServer:
                 return
             self._dismiss(min(waiting, key=lambda each: each.due))
         socket.setblocking(False)
-        socket.setsockopt(real_socket().SOL_SOCKET, real_socket().SO_SNDBUF, _SEND_BUFFER)
+        try:
+            socket.setsockopt(real_socket().SOL_SOCKET, real_socket().SO_SNDBUF, _SEND_BUFFER)
+        except OSError:  # it has left: macOS tells here
+            socket.close()
+            return
         self._visitors[socket.fileno()] = _Visitor(socket, time.monotonic() + _ASKING)
         self._selector.register(socket, self._read)
 
@@ -271,6 +284,9 @@ class HttpServer:
 
     def _sweep(self) -> None:
         now = time.monotonic()
+        if self._rests_until is not None and now >= self._rests_until:
+            self._rests_until = None
+            self._selector.register(self._listener, self._read)
         for visitor in tuple(self._visitors.values()):
             if now >= visitor.due and (visitor.rest or not visitor.answered):
                 self._dismiss(visitor)

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import math
 import os
 import shlex
 import sys
@@ -333,7 +334,10 @@ class HealthMonitor:
         tree = self._tree.tell(watched)
         return {
             "report": report,
-            "thresholds": asdict(self.thresholds),
+            # None: switched off; JSON has no infinity.
+            "thresholds": {
+                name: limit if math.isfinite(limit) else None for name, limit in asdict(self.thresholds).items()
+            },
             "tasks": tree,
             "jobs": jobs_of(tree),
             "threads": tell_threads(),

@@ -114,6 +114,7 @@ class HealthPage:
             gatherer = Watchdog(self._look, pause=_PAUSE, name=f"{THREAD_NAME}-page-news")
             server = HttpServer(self._answer, self._note_followed, name=f"{THREAD_NAME}-page")
             gatherer.start()
+            self._followed = frozenset()  # those who came when it was served before are gone
             # Before the first visitor can come: what is wanted is gathered from then on.
             self._gatherer, self._server = gatherer, server
             try:
@@ -218,8 +219,9 @@ class HealthPage:
 
     def _note_followed(self, topics: frozenset[str]) -> None:
         self._followed = topics
-        if topics and self._gatherer is not None:
-            self._gatherer.wake()
+        gatherer = self._gatherer  # stop() may take it away at any moment
+        if topics and gatherer is not None:
+            gatherer.wake()
 
     # -- gathering, on the other thread -----------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """The limits beyond which figures become findings."""
 
+import math
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthThresholds:
     """
-    The limits beyond which figures become findings.
+    The limits beyond which figures become findings; `math.inf` switches a finding off, but not ``blocked``.
 
     Args:
         tasks: Pending tasks on one loop.
@@ -17,7 +18,7 @@ class HealthThresholds:
         memory: Seconds for which a fault that is over still counts.
 
     Raises:
-        TypeError, ValueError: A limit is no number, or not above 0.
+        TypeError, ValueError: A limit is no number, or not above 0; or ``blocked`` is infinite.
     """
 
     tasks: int = 50
@@ -33,3 +34,5 @@ class HealthThresholds:
                 raise TypeError(f"{field.name} is a number, not {value!r}")
             if not value > 0:
                 raise ValueError(f"{field.name} is above 0, not {value!r}")
+        if math.isinf(self.blocked):  # it is how often loops are asked
+            raise ValueError("blocked is a number of seconds, not infinity")

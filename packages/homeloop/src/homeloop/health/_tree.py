@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
+from types import FunctionType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -149,23 +150,37 @@ def _awaiting(task: AnyTask, by_task: dict[int, _Seen], waiters: dict[int, _Seen
         callbacks: Iterable[tuple[Any, Any]] = getattr(future, "_callbacks", None) or ()
         for callback, _ in callbacks:
             for held in _held_by(callback):
-                found = by_task.get(id(getattr(held, "_parent_task", held))) or waiters.get(id(held))
+                found = by_task.get(id(_waits_in(held))) or waiters.get(id(held))
                 if found is not None and found.task is not task:
                     yield found
-                elif asyncio.isfuture(held) and len(futures) < _MOST_HOPS and held not in futures:
+                elif _is_future(held) and len(futures) < _MOST_HOPS and held not in futures:
                     futures.append(held)
 
 
+# What callbacks hold is anybody's: it is looked at by its type alone, for a proxy's attributes may be code of a
+# program's that fails here, or does something.
+
+
+def _waits_in(held: object) -> object:
+    """Return the task that waits in a task group; what is held if it is none."""
+    return getattr(held, "_parent_task", None) if issubclass(type(held), asyncio.TaskGroup) else held
+
+
+def _is_future(held: object) -> bool:
+    return hasattr(type(held), "_asyncio_future_blocking")  # as asyncio.isfuture, which asks for its __class__
+
+
 def _held_by(callback: Any) -> Iterator[object]:
-    if callback.__class__ is partial:
+    if type(callback) is partial:
         yield from callback.args
-    if (owner := getattr(callback, "__self__", None)) is not None:
-        yield owner
-    for cell in getattr(callback, "__closure__", None) or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # it is empty
-            pass
+    elif type(callback) is FunctionType:
+        for cell in callback.__closure__ or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # it is empty
+                pass
+    elif hasattr(cast("object", type(callback)), "__self__"):
+        yield callback.__self__
 
 
 def _groups(tasks: Iterable[_Seen], budget: _Budget, depth: int) -> Iterator[Told]:

@@ -29,8 +29,6 @@ class Course:
     """How a call went: counted while it goes."""
 
     attempts: int = 0
-    waited: float = 0.0
-    """Seconds spent waiting for the rate limit."""
 
 
 async def try_until_answered(
@@ -93,7 +91,7 @@ async def _one_attempt(
     is_probe = limits.breaker.enter()
     has_failed: bool | None = None
     try:
-        course.waited += await limits.rate.wait()
+        await limits.rate.wait()
         course.attempts += 1
         data = await _in_time(attempt, settings.attempt_timeout)
         has_failed = False

@@ -64,7 +64,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return float(value[:9])
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: the number of a year or a zone has no bound
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

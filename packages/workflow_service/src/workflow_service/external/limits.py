@@ -29,24 +29,26 @@ class RateLimit:
         self._clock = clock
         self._free_at: deque[float] = deque([float("-inf")] * count)
 
-    async def wait(self) -> float:
-        """Wait for a place and return the seconds that took.
+    async def wait(self) -> None:
+        """Wait for a place. Who of those that wait gets the next one is left to chance.
 
-        Cancellation: the place is used up all the same.
+        Nobody is promised a place beforehand: under load those who give up would have the places of the others,
+        until nobody got one within the time that callers have.
+
+        Cancellation: takes no place.
         """
         while True:
             try:
                 free_at = self._free_at.popleft()
             except IndexError:  # other threads hold every place for an instant
                 await asyncio.sleep(0)
-            else:
-                break
-        now = self._clock()
-        begins = max(now, free_at)
-        self._free_at.append(begins + self._period)
-        if begins > now:
-            await asyncio.sleep(begins - now)
-        return begins - now
+                continue
+            now = self._clock()
+            if free_at <= now:
+                self._free_at.append(now + self._period)
+                return
+            self._free_at.appendleft(free_at)
+            await asyncio.sleep(free_at - now)
 
 
 class CircuitBreaker:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from workflow_service.domain.run import JsonObject
 from workflow_service.ports import InvalidInputError
@@ -38,7 +39,8 @@ class Operation:
 
     @cached_property
     def _validator(self) -> Draft202012Validator:
-        return Draft202012Validator(self.params)
+        # A registry of our own: without one jsonschema fetches what a $ref names, from any address.
+        return Draft202012Validator(self.params, registry=EMPTY_REGISTRY)
 
 
 def canonical(value: JsonObject) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from workflow_service.settings import ServiceSettings
 _MAX_REDIRECTS = 3
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _SHOWN = 500  # characters of a provider's message
+
+_logger = logging.getLogger(__name__)
 
 
 class ServiceNotOpenError(RuntimeError):
@@ -195,6 +198,8 @@ class ExternalService(ABC):
             raise ServiceCallError(str(error), "forbidden-address", was_done=False) from error
         except httpx.InvalidURL as error:
             raise ServiceCallError(f"the path {path[:100]!r} makes no address: {error}", "bad-address") from error
+        except httpx.DecodingError as error:
+            raise ServiceCallError("the answer cannot be unpacked", "bad-answer") from error
         except httpx.TransportError as error:
             message = f"the provider cannot be reached: {str(error) or type(error).__name__}"
             was_done = not isinstance(error, _NOTHING_SENT)
@@ -251,11 +256,22 @@ class ExternalService(ABC):
     def _decode(self, response: httpx.Response, content: bytes) -> Any:  # Any: JSON
         if not response.is_success:
             # A response of its own: this one's body was read piece by piece, so it has no content.
-            raise self.fault_of(httpx.Response(response.status_code, headers=_plain(response), content=content))
+            raise self._fault(httpx.Response(response.status_code, headers=_plain(response), content=content))
         try:
             return json.loads(content, parse_constant=_refuse_constant)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ServiceCallError("the answer is no JSON", "bad-answer", response.status_code) from None
+
+    def _fault(self, response: httpx.Response) -> ServiceCallError:
+        try:
+            fault = self.fault_of(response)
+        except Exception as error:
+            # Not of the provider's making: a proxy in front of it answers with a page of its own.
+            _logger.info("service %s: fault_of could not read an answer: %s", self.name, type(error).__name__)
+            fault = ExternalService.fault_of(self, response)
+        fault.message = self._redact(fault.message)
+        fault.args = (fault.message, *fault.args[1:])  # attempts are logged with them
+        return fault
 
     def _redact(self, text: str) -> str:
         key = self.settings.api_key

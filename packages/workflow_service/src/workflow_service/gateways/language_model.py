@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jsonschema import Draft202012Validator
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from workflow_service.domain.language_model import ModelAnswer, ModelUsage
 from workflow_service.domain.run import JsonObject
@@ -95,7 +96,8 @@ class ChatLanguageModel:
     ) -> ModelAnswer:
         from langchain_core.messages import AIMessage, HumanMessage
 
-        validator = Draft202012Validator(schema)
+        # A registry of our own: without one jsonschema fetches what a $ref names, from any address.
+        validator = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
         messages = [*messages, HumanMessage(_schema_words(schema))]
         faults: list[str] = []
         for _ in range(1 + _REPAIRS):

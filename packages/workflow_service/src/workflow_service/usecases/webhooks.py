@@ -66,12 +66,20 @@ async def _take(
 
 async def _deliver(delivery: DueDelivery, webhooks: WebhookStore, sender: WebhookSender, attempts: int) -> None:
     try:
-        outcome = await sender.send(delivery)
-        await _write_down(delivery, outcome, webhooks, attempts)
+        await _write_down(delivery, await _sent(delivery, sender), webhooks, attempts)
     except StoreUnavailableError as error:
         _logger.warning("webhook %s: attempt %d is sent again: %s", delivery.id, delivery.attempt, error)
     except Exception:
         _logger.exception("webhook %s: attempt %d ended without an outcome", delivery.id, delivery.attempt)
+
+
+async def _sent(delivery: DueDelivery, sender: WebhookSender) -> Outcome:
+    try:
+        return await sender.send(delivery)
+    except Exception:
+        # An attempt without an outcome would be due after each lease, for ever.
+        _logger.exception("webhook %s: attempt %d failed unexpectedly", delivery.id, delivery.attempt)
+        return Outcome(error="it could not be sent; the log of the service says why")
 
 
 async def _write_down(delivery: DueDelivery, outcome: Outcome, webhooks: WebhookStore, attempts: int) -> None:

@@ -16,6 +16,7 @@ from homeloop.adapters.celery._arguments import check_app, check_functions, chec
 from homeloop.adapters.celery._give_back import GiveBack, LookForLost
 from homeloop.adapters.celery._hub import CancelWithoutAnswer
 from homeloop.adapters.celery._lifecycle import WARM_UP_TIMEOUT, WarmUp, warm_up_with_worker
+from homeloop.adapters.celery._prefetch import RestorePrefetchInTurn
 from homeloop.adapters.celery._pydantic import with_models
 from homeloop.adapters.celery._stacks import follow_context
 from homeloop.adapters.celery._task import AsyncTask, coroutine_behind
@@ -75,7 +76,7 @@ def install(
     if "register_task" in vars(app):
         return
     untyped: Any = app
-    untyped.steps["consumer"].update((CancelWithoutAnswer, GiveBack, LookForLost))
+    untyped.steps["consumer"].update((CancelWithoutAnswer, GiveBack, LookForLost, RestorePrefetchInTurn))
     from_function, register, decorator = app._task_from_fun, app.register_task, app.task
 
     def task(*args: Any, **options: Any) -> Any:

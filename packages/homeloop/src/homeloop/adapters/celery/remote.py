@@ -10,12 +10,11 @@ prefork pool are asked over their local sockets, so one whose loop is blocked an
 # (Celery ships no types: strict mode would complain of every value that comes from it.)
 
 import os
-import time
 from typing import Any
 
 from celery.worker.control import inspect_command
 
-from homeloop import default_monitor, local_processes
+from homeloop import LocalProcess, default_monitor, local_processes
 
 __all__ = ("homeloop",)
 
@@ -36,8 +35,11 @@ def homeloop(state: Any) -> dict[str, dict[str, Any]]:
     pids: list[int] | None = state.consumer.pool.info.get("processes")
     if pids is None:
         return {str(os.getpid()): default_monitor().report().as_dict()}
-    deadline = time.monotonic() + _BUDGET
-    return {str(pid): _ask(pid, deadline - time.monotonic()) for pid in pids}
+    try:
+        found = {process.pid: process for process in local_processes(_BUDGET, pids)}
+    except OSError as error:
+        return {str(pid): {"status": "unknown", "recommendations": [str(error)]} for pid in pids}
+    return {str(pid): _told(pid, found.get(pid)) for pid in pids}
 
 
 _SILENT = {
@@ -46,12 +48,10 @@ _SILENT = {
 }
 
 
-def _ask(pid: int, timeout: float) -> dict[str, Any]:
-    try:
-        for process in local_processes(max(timeout, 0.01), pid):
-            if process.state == "answered":
-                return process.report
-            return {"status": process.state, "recommendations": [_SILENT[process.state].format(pid=pid)]}
-    except OSError as error:
-        return {"status": "unknown", "recommendations": [str(error)]}
-    return {"status": "unknown", "recommendations": [f"process {pid} has no health monitor that can be asked"]}
+def _told(pid: int, process: LocalProcess | None) -> dict[str, Any]:
+    if process is None:
+        why = f"process {pid} has no health monitor that can be asked"
+        return {"status": "unknown", "recommendations": [why]}
+    if process.state == "answered":
+        return process.report
+    return {"status": process.state, "recommendations": [_SILENT[process.state].format(pid=pid)]}

@@ -175,7 +175,21 @@ WHERE runs.id = due.id
 RETURNING {_COLUMNS}
 """  # noqa: S608
 
-MARK_FORGOTTEN = "UPDATE workflow.runs SET forget_at = NULL WHERE id = ANY ($1::uuid[]) AND NOT is_kept"
+# These two lock in the order of ids: two that have runs in common would end in a deadlock otherwise.
+
+MARK_FORGOTTEN = """
+WITH marked AS (
+    SELECT id FROM workflow.runs WHERE id = ANY ($1::uuid[]) AND NOT is_kept ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE workflow.runs SET forget_at = NULL FROM marked WHERE runs.id = marked.id
+"""
+
+MARK_UNSENT = """
+WITH marked AS (
+    SELECT id FROM workflow.runs WHERE id = ANY ($1::uuid[]) AND status = 'queued' ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE workflow.runs SET sent_at = '-infinity', sent_count = 0 FROM marked WHERE runs.id = marked.id
+"""
 
 REQUEUE_LOST = """
 WITH lost AS (
@@ -224,10 +238,6 @@ WHERE runs.id = waiting.id
 RETURNING runs.id
 """
 
-MARK_UNSENT = """
-UPDATE workflow.runs SET sent_at = '-infinity', sent_count = 0
-WHERE id = ANY ($1::uuid[]) AND status = 'queued'
-"""
 
 APPEND = """
 WITH event AS (

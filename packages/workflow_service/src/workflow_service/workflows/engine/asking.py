@@ -21,7 +21,8 @@ from workflow_service.ports import (
     WorkflowError,
 )
 from workflow_service.workflows.engine.definition import ModelCall, ServiceCall, Step
-from workflow_service.workflows.engine.expressions import ExpressionError, Template, check_size, is_truth
+from workflow_service.workflows.engine.expressions import Template
+from workflow_service.workflows.engine.interpreter import ExpressionError, check_size, is_truth
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
 from workflow_service.workflows.engine.source import Json
 

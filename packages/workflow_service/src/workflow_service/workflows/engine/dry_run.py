@@ -7,14 +7,8 @@ from typing import Any
 from workflow_service.domain.run import JsonObject
 from workflow_service.ports import InvalidInputError
 from workflow_service.workflows.engine.definition import Definition, ModelCall, ServiceCall, Step, Transform
-from workflow_service.workflows.engine.expressions import (
-    Expression,
-    ExpressionError,
-    Template,
-    is_truth,
-    split,
-    written,
-)
+from workflow_service.workflows.engine.expressions import Expression, Template, split, written
+from workflow_service.workflows.engine.interpreter import ExpressionError, is_truth
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
 from workflow_service.workflows.engine.problems import did_you_mean
 from workflow_service.workflows.engine.schemas import check_input, with_defaults

@@ -6,60 +6,21 @@ written out: a text as it is, null as nothing, everything else as JSON. ``$${{``
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jmespath
-from jmespath import functions
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
+from workflow_service.workflows.engine.interpreter import ExpressionError, Functions, Interpreter, check_size
 from workflow_service.workflows.engine.problems import did_you_mean
 from workflow_service.workflows.engine.source import Json
 
 MAX_CHARACTERS = 4_000
 """Characters of one expression."""
-MAX_VALUES = 100_000
-MAX_TEXT = 2_000_000
-"""Values, and characters of all texts, in what is made of expressions."""
-
-MAX_DEPTH = 200
-"""Levels of nesting in it."""
-
 _OPEN, _CLOSE, _ESCAPE = "${{", "}}", "$"
-
-
-class ExpressionError(ValueError):
-    """An expression is wrong, or cannot be worked out on these values. ``text`` is the expression."""
-
-    def __init__(self, message: str, text: str = "") -> None:
-        super().__init__(message, text)
-        self.message, self.text = message, text
-
-    def __str__(self) -> str:
-        return f"{self.message} in {self.text!r}" if self.text else self.message
-
-
-class _Functions(functions.Functions):
-    """JMESPath's functions, and ours."""
-
-    @functions.signature({"types": ["object", "null"]}, {"types": ["string", "null"]})
-    def _func_lookup(self, table: Mapping[str, Any] | None, key: str | None) -> Any:  # Any: JSON
-        """``lookup(table, key)``: the value under a key that is worked out itself; null if there is none."""
-        return None if table is None or key is None else table.get(key)
-
-    @functions.signature({"types": []}, {"types": ["string"]})
-    def _func_require(self, value: Any, reason: str) -> Any:
-        """``require(value, 'reason')``: the value; what counts as false fails the step with the reason."""
-        if is_truth(value):
-            return value
-        raise ExpressionError(reason)
-
-
-_FUNCTIONS = _Functions()
-_OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +55,7 @@ class Expression:
     def value(self, names: Mapping[str, Json]) -> Json:
         """Work the expression out. Raises ExpressionError, for instance if a function gets the wrong type."""
         try:
-            return self._compiled.search(names, options=_OPTIONS)
+            return Interpreter().visit(self._compiled.parsed, names)
         except ExpressionError:
             raise
         except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
@@ -172,35 +133,6 @@ def pieces(text: str) -> list[tuple[bool, str]]:
     return parts
 
 
-def is_truth(value: Json) -> bool:
-    """Return what JMESPath takes a value for: false, null and what is empty are false, every number is true."""
-    return not (value is None or value is False or (isinstance(value, str | list | Mapping) and not value))
-
-
-def check_size(value: Json) -> None:
-    """Raise ExpressionError for a value that cannot be kept; what is shared within it counts each time."""
-    values = characters = 0
-    rest: list[tuple[Json, int]] = [(value, 0)]
-    while rest:
-        each, depth = rest.pop()
-        values += 1
-        if isinstance(each, str):
-            characters += len(each)
-        elif isinstance(each, float) and not math.isfinite(each):
-            raise ExpressionError(f"the value holds {each}, which is no JSON number")
-        elif isinstance(each, Mapping):
-            characters += sum(map(len, each))
-            rest.extend((item, depth + 1) for item in each.values())
-        elif isinstance(each, list):
-            rest.extend((item, depth + 1) for item in each)
-        if depth > MAX_DEPTH:
-            raise ExpressionError(f"the value is nested deeper than {MAX_DEPTH} levels")
-        if values + len(rest) > MAX_VALUES or characters > MAX_TEXT:
-            raise ExpressionError(
-                f"the value is too large: at most {MAX_VALUES:,} values and {MAX_TEXT:,} characters are kept"
-            )
-
-
 def _compile(value: Json, expressions: list[Expression]) -> Callable[[Mapping[str, Json]], Json]:
     if isinstance(value, str):
         return _compile_text(split(value), expressions)
@@ -276,7 +208,7 @@ def _calls(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:  # Any: a node
 
 
 def _check_call(name: str, arguments: int, text: str) -> None:
-    known = _FUNCTIONS.FUNCTION_TABLE
+    known = Functions.FUNCTION_TABLE
     if name not in known:
         raise ExpressionError(f"there is no function {name}(){did_you_mean(name, known)}", text)
     signature = known[name]["signature"]

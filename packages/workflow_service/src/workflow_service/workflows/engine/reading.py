@@ -16,7 +16,8 @@ from workflow_service.workflows.engine.definition import (
     Step,
     Transform,
 )
-from workflow_service.workflows.engine.expressions import Expression, ExpressionError, Template, pieces
+from workflow_service.workflows.engine.expressions import Expression, Template, pieces
+from workflow_service.workflows.engine.interpreter import ExpressionError
 from workflow_service.workflows.engine.outcome import OUTCOME_FIELDS
 from workflow_service.workflows.engine.problems import DefinitionError, Problem, did_you_mean
 from workflow_service.workflows.engine.schemas import faults_of, schema_fault, structure_problems

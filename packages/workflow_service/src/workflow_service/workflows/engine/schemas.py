@@ -10,6 +10,7 @@ from uuid import UUID
 
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from workflow_service.domain.run import JsonObject
 from workflow_service.ports import InvalidInputError
@@ -75,7 +76,8 @@ class Fault:
 
 def faults_of(schema: JsonObject, value: Json) -> list[Fault]:
     """Return what in ``value`` does not fit ``schema``, by place; empty if all fits."""
-    validator = Draft202012Validator(schema, format_checker=_FORMATS)
+    # A registry of our own: without one jsonschema fetches what a $ref names, from any address.
+    validator = Draft202012Validator(schema, format_checker=_FORMATS, registry=EMPTY_REGISTRY)
     return sorted(fault for error in validator.iter_errors(value) for fault in _faults(error))
 
 

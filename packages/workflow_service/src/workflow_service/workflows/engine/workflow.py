@@ -17,7 +17,7 @@ from workflow_service.ports import (
 )
 from workflow_service.workflows.engine.asking import Asking, StepFailedError
 from workflow_service.workflows.engine.definition import Definition, ModelCall, ServiceCall, Step
-from workflow_service.workflows.engine.expressions import ExpressionError
+from workflow_service.workflows.engine.interpreter import ExpressionError
 from workflow_service.workflows.engine.kept import Checkpointer, KeptOutcomes
 from workflow_service.workflows.engine.outcome import Outcome, StepStatus
 from workflow_service.workflows.engine.schemas import check_input, with_defaults
