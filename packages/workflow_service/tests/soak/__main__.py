@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -85,7 +86,7 @@ def soak(name: str, seconds: float, folder: Path) -> Outcome:
                 while (past := time.monotonic() - begun) < seconds:
                     time.sleep(min(1.0, seconds - past))
                     installation.disturb(past / seconds)
-            except AssertionError as error:  # what was seen until then is told all the same
+            except (AssertionError, subprocess.TimeoutExpired) as error:  # what was seen till then is told
                 load.wrong.append(f"a part did not stop or start as it should: {error}")
         asyncio.run(load.finish())
     lines = [line for log in folder.rglob("*.log*") for line in log.read_text(errors="replace").splitlines()]
