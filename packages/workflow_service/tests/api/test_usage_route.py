@@ -27,7 +27,7 @@ def test_usage_is_the_users_own_by_model_and_together(server, client, bob):
     assert bob.get(USAGE, params={"run_id": str(run_id)}).json()["calls"] == 0
 
 
-@pytest.mark.parametrize("query", ["since=yesterday", "since=2025-01-01T00:00:00", "run_id=5"])
+@pytest.mark.parametrize("query", ["since=yesterday", "since=2025-01-01T00:00:00", "until=0.5", "run_id=5"])
 def test_a_time_without_a_zone_and_what_is_none_are_refused(client, query):
     """422 as a problem document that names the parameter."""
     response = client.get(f"{USAGE}?{query}")

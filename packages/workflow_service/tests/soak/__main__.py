@@ -68,7 +68,7 @@ def own_database() -> Iterator[str]:
 
 def soak(name: str, seconds: float, folder: Path) -> Outcome:
     """Run one installation for so long and return what there was to see."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     with ExitStack() as stack:
         address = stack.enter_context(ProviderServer()).address
         environment = provider_settings(address)

@@ -1,10 +1,11 @@
 """What a user's calls to language models took."""
 
-from typing import Annotated, Self
+import re
+from typing import Annotated, Self, TypeAlias
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services
@@ -12,8 +13,17 @@ from workflow_service.domain.language_model import UsageReport
 
 router = APIRouter(tags=["usage"])
 
-Since = Annotated[AwareDatetime | None, Query(description="Calls from this moment on, with a time zone.")]
-Until = Annotated[AwareDatetime | None, Query(description="Calls before this moment, with a time zone.")]
+
+def _written_out(value: object) -> object:
+    """Refuse a number, which pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and not re.match(r"\d{4}-", value):
+        raise ValueError("write a moment with its time zone, such as 2026-11-30T12:00:00Z")
+    return value
+
+
+_Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Since = Annotated[_Moment | None, Query(description="Calls from this moment on, with a time zone.")]
+Until = Annotated[_Moment | None, Query(description="Calls before this moment, with a time zone.")]
 OfRun = Annotated[UUID | None, Query(description="The calls of this run only.")]
 
 
