@@ -57,7 +57,9 @@ def test_users_have_pseudonyms(lines: Lines) -> None:
     assert "alice" not in one
 
 
-def test_what_is_tried_again_is_told_like_everything_else(lines: Lines, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_tried_again_is_told_like_everything_else(
+    lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the form of the other lines, of a run and a pseudonym, masked; and nowhere besides."""
     with bound(run_id="run-1", user_id="alice"):
         for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0, wait_jitter=0):
