@@ -113,9 +113,9 @@ def configure_logs(
     stamina.instrumentation.set_on_retry_hooks([_log_retry])
 
 
-def _log_retry(retry: stamina.instrumentation.RetryDetails) -> None:
+def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
     logging.getLogger("stamina").warning(
-        "attempt %d failed, another follows in %.1f s: %r", retry.retry_num, retry.wait_for, retry.caused_by
+        "attempt %d failed, another follows in %.1f s: %r", details.retry_num, details.wait_for, details.caused_by
     )
 
 
