@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 from uuid import UUID
 
+import stamina.instrumentation
 import structlog
 from structlog.types import Processor
 
@@ -108,6 +109,14 @@ def configure_logs(
         logger.propagate = True
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, root.level))
+    # Its own hook prints past all of the above: in another form, with users' names, with nothing masked.
+    stamina.instrumentation.set_on_retry_hooks([_log_retry])
+
+
+def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    logging.getLogger("stamina").warning(
+        "attempt %d failed, another follows in %.1f s: %r", details.retry_num, details.wait_for, details.caused_by
+    )
 
 
 _Event = MutableMapping[str, Any]  # Any: what structlog passes from processor to processor

@@ -302,7 +302,7 @@ output: {a: "${{ steps.a.data }}"}
 
 
 def test_a_cancelled_run_closes_what_its_steps_opened(bench: Any, run: Run) -> None:
-    """In the middle of two calls; the cancellation comes out, and no task is left."""
+    """In the middle of two calls; the cancellation comes out, is nothing to try again, and no task is left."""
 
     async def main() -> None:
         working = asyncio.Semaphore(0)
@@ -314,8 +314,8 @@ def test_a_cancelled_run_closes_what_its_steps_opened(bench: Any, run: Run) -> N
 
         bench.services.answers["s.o"] = hangs
         text = "steps:\n" + "".join(
-            f"  {name}: {{type: external_service, service: s, operation: o, on_error: continue}}\n"
-            for name in "ab"
+            f"  {name}: {{type: external_service, service: s, operation: o, on_error: continue{more}}}\n"
+            for name, more in (("a", ""), ("b", ", retry: {attempts: 3, wait: 0}"))
         )
         running = asyncio.create_task(bench.run(text))
         for _ in range(2):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import stamina
+from stamina import instrumentation
 
 from workflow_service.logs import bound, configure_logs
 from workflow_service.settings import Settings
@@ -26,6 +28,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     configure_logs(style="json", level="INFO", secrets=[SECRET], pseudonym_key="db/one")
     yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
     logging.captureWarnings(False)
+    instrumentation.set_on_retry_hooks(None)
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -52,6 +55,22 @@ def test_users_have_pseudonyms(lines: Lines) -> None:
     one, again, other = (line["user"] for line in lines())
     assert one == again != other
     assert "alice" not in one
+
+
+def test_what_is_tried_again_is_told_like_everything_else(
+    lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the form of the other lines, of a run and a pseudonym, masked; and nowhere besides."""
+    with bound(run_id="run-1", user_id="alice"):
+        for attempt in stamina.retry_context(on=OSError, attempts=2, wait_initial=0, wait_jitter=0):
+            with attempt:
+                if attempt.num == 1:
+                    raise OSError(f"refused {SECRET}")
+    [line] = lines()
+    assert line["message"] == "attempt 1 failed, another follows in 0.0 s: OSError('refused ***')"
+    assert (line["run_id"], line["logger"], line["level"]) == ("run-1", "stamina", "warning")
+    assert line["user"].startswith("u-")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """What the command line shows: addresses, progress, findings, errors."""
 
 import math
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich import box
@@ -76,8 +78,12 @@ class View:
     def worker_died(self, death: WorkerDeath, home: str) -> None:
         """Say loudly that no worker is left, and when it comes back or how to start one again."""
         if death.again_in is None:
-            self.warn(f"{death.what}: runs wait until a worker is back. Start one with:")
-            self.warn(f"    workflow-service worker --home {shlex.quote(home)}")
+            self.warn(
+                f"{death.what}: runs wait until a worker is back. Start one, with the settings of this service:"
+            )
+            folder = os.environ.get("WORKFLOW_DEFINITIONS")  # without it, the runs that wait for it would fail
+            definitions = f"WORKFLOW_DEFINITIONS={shlex.quote(str(Path(folder).absolute()))} " if folder else ""
+            self.warn(f"    {definitions}workflow-service worker --home {shlex.quote(home)}")
         else:
             self.warn(f"{death.what}: runs wait; it is started again in {death.again_in:g} s.")
         tail = log_tail(death.log)

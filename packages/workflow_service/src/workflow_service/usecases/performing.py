@@ -142,5 +142,7 @@ def find_workflow(name: str, workflows: Mapping[str, Workflow]) -> Workflow:
     """Return the workflow of this name. Raises WorkflowError."""
     workflow = workflows.get(name)
     if workflow is None:
-        raise WorkflowError(f"this worker has no workflow {name!r}; is it older than the API?")
+        raise WorkflowError(
+            f"this worker has no workflow {name!r}; is it older than the API, or without its WORKFLOW_DEFINITIONS?"
+        )
     return workflow

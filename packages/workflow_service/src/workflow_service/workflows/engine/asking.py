@@ -149,8 +149,11 @@ async def _in_time(seconds: float, ask: Callable[[], Awaitable[Outcome]]) -> Out
         raise
 
 
-def _may_succeed_later(error: Exception) -> bool:
-    return not isinstance(error, InvalidInputError | StoreUnavailableError | ClaimLostError)
+def _may_succeed_later(error: BaseException) -> bool:
+    # stamina asks about a cancellation, too, whatever it says of the type: that must pass.
+    return isinstance(error, Exception) and not isinstance(
+        error, InvalidInputError | StoreUnavailableError | ClaimLostError
+    )
 
 
 def _text(what: str, value: Json) -> str:
