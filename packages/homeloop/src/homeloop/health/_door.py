@@ -63,6 +63,7 @@ class Door:
         self._pid = os.getpid()
         self._thread: Any = None
         self._closing = False
+        self._is_ending = False  # the thread: from now on nobody can knock
         self._bell = allocate_lock()  # who gets it need not rest any longer
         self._bell.acquire()
 
@@ -100,8 +101,9 @@ class Door:
         try:
             with real_socket().socket(real_socket().AF_UNIX) as knock:
                 knock.connect(str(self._path))  # wakes the thread, which closes the listener
-        except OSError:  # somebody has removed it: the thread stays, and the socket with it
-            return
+        except OSError:
+            if not self._is_ending:  # somebody has removed it: the thread stays, and the socket with it
+                return
         if self._thread.ident != get_ident():
             self._thread.join(2 * _PATIENCE)
 
@@ -123,6 +125,7 @@ class Door:
                     with visitor:
                         visitor.settimeout(_PATIENCE)
                         self._answer(visitor)
+                self._is_ending = True
         finally:
             self._path.unlink(missing_ok=True)
             leave_thread()
