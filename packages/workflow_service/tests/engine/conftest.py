@@ -10,6 +10,7 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from steps import Steps, WorkerDiedError
 
 from workflow_service.domain.external import ExternalServiceResponse, ServiceDescription
 from workflow_service.domain.language_model import ModelAnswer, ModelUsage
@@ -105,27 +106,6 @@ class ScriptedModel:
         return ModelAnswer(str(answer), data, ModelUsage("scripted", 3, 5))
 
 
-class Told:
-    """Writes down the steps it is told; at the step `die_at` it dies, as a killed worker does."""
-
-    def __init__(self, die_at: str | None = None) -> None:
-        self.steps: list[tuple[str, int, str]] = []
-        self.die_at = die_at
-
-    async def __call__(self, step: str, percent: int, description: str) -> None:
-        if step == self.die_at:
-            raise WorkerDiedError
-        self.steps.append((step, percent, description))
-
-    @property
-    def names(self) -> list[str]:
-        return [step for step, *_ in self.steps]
-
-
-class WorkerDiedError(BaseException):
-    """What no handler of ordinary errors catches."""
-
-
 class Bench:
     """Makes workflows of definitions and runs them."""
 
@@ -133,7 +113,7 @@ class Bench:
         self.services = services
         self.model: ScriptedModel | None = model
         self.checkpointer = checkpointer
-        self.told = Told()
+        self.steps = Steps()
 
     def workflow(self, text: str) -> DefinedWorkflow:
         """Return the workflow of a definition; `head` and an output are added where it has none."""
@@ -146,7 +126,7 @@ class Bench:
 
     async def run(self, text: str, input_data: Mapping[str, Any] | None = None, run_id: UUID | None = None) -> Any:
         """Run a definition to its end and return its output."""
-        context = RunContext(run_id or uuid4(), "alice", input_data or {}, self.told)
+        context = RunContext(run_id or uuid4(), "alice", input_data or {}, self.steps)
         async with asyncio.timeout(60):
             return await self.workflow(text).run(context)
 
@@ -164,9 +144,9 @@ def model() -> ScriptedModel:
 
 
 @pytest.fixture
-def told() -> Callable[..., Told]:
+def told() -> Callable[..., Steps]:
     """Makes a report that writes down what it is told."""
-    return Told
+    return Steps
 
 
 @pytest.fixture

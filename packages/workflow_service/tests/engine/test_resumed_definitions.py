@@ -48,17 +48,17 @@ def test_a_run_goes_on_where_its_worker_died(
     async def main() -> None:
         run_id, whole = uuid4(), await bench.run(CHAIN)
         asked = len(bench.services.calls)
-        bench.told = first = told(die_at)
+        bench.steps = first = told(die_at)
         with pytest.raises(BaseExceptionGroup) as died:
             await bench.run(CHAIN, run_id=run_id)
         assert died.group_contains(worker_died)
-        bench.told = second = told()
+        bench.steps = second = told()
         assert await bench.run(CHAIN, run_id=run_id) == whole
         assert first.names == STEPS[: STEPS.index(die_at)]
         assert second.names == STEPS[STEPS.index(die_at) :]
         again = ["s." + die_at] * (die_at != "c")  # its condition does not hold: it asks nobody
         assert sorted(bench.services.asked()[asked:]) == sorted(["s.a", "s.b", "s.d", *again])
-        assert [percent for _, percent, _ in first.steps + second.steps] == [25, 50, 75, 100]
+        assert [percent for _, percent, _ in first.told + second.told] == [25, 50, 75, 100]
 
     run(main)
 
@@ -69,10 +69,10 @@ def test_a_finished_run_gives_its_output_again(bench: Any, run: Run, told: Any) 
     async def main() -> None:
         run_id = uuid4()
         output = await bench.run(CHAIN, run_id=run_id)
-        asked, bench.told = list(bench.services.calls), told()
+        asked, bench.steps = list(bench.services.calls), told()
         assert await bench.run(CHAIN, run_id=run_id) == output
         assert bench.services.calls == asked
-        assert bench.told.steps == []
+        assert bench.steps.told == []
 
     run(main)
 
@@ -103,15 +103,15 @@ def test_a_changed_definition_does_what_the_change_touches(bench: Any, run: Run,
 
     async def main() -> None:
         run_id = uuid4()
-        bench.told = told("d")
+        bench.steps = told("d")
         with pytest.raises(BaseExceptionGroup):
             await bench.run(CHAIN, run_id=run_id)
         bench.services.says("s.b2", "new")
         changed = CHAIN.replace("operation: b,", "operation: b2,")
-        bench.told = told()
+        bench.steps = told()
         output = await bench.run(changed, run_id=run_id)
         assert output["all"][1:3] == ["new", "succeeded"]
-        assert bench.told.names == ["b", "c", "d"]
+        assert bench.steps.names == ["b", "c", "d"]
         assert bench.services.asked().count("s.a") == 1
 
     run(main)
@@ -156,7 +156,7 @@ output: {all: "${{ [steps.a.data.of, steps.x.data.of, steps.waiting.data.of, ste
 """
 
     async def main() -> None:
-        run_id, drain, told = uuid4(), Drain(), bench.told
+        run_id, drain, told = uuid4(), Drain(), bench.steps
 
         async def asked_to_end(_params: Any) -> ExternalServiceResponse:
             drain.request()
@@ -223,7 +223,7 @@ def test_what_is_kept_can_be_read_without_this_program(bench: Any, run: Run) -> 
 
     async def main() -> dict[str, Any]:
         run_id = UUID(int=7)
-        await bench.workflow(CHAIN).run(RunContext(run_id, "alice", {}, bench.told))
+        await bench.workflow(CHAIN).run(RunContext(run_id, "alice", {}, bench.steps))
         async with bench.checkpointer(run_id) as saver:
             found = await saver.aget_tuple({"configurable": {"thread_id": str(run_id)}})
         return {step: json.loads(text) for _, step, text in found.pending_writes}

@@ -50,12 +50,12 @@ def test_steps_get_what_they_read_and_the_output_is_made_of_them(bench: Any, run
     assert bench.services.calls == [("weather.forecast", {"q": "Berlin", "days": 2}, "alice", 60)]
     assert bench.model.prompts == [("Say that it is 7 degrees in Berlin.", "You are terse.", None, "alice")]
     assert bench.services.open_now == 0
-    assert [(step, percent) for step, percent, _ in bench.told.steps] == [
+    assert [(step, percent) for step, percent, _ in bench.steps.told] == [
         ("language", 33),
         ("weather", 66),
         ("words", 100),
     ]
-    assert bench.told.steps[1][2] == "asked weather for forecast, from the cache"
+    assert bench.steps.told[1][2] == "asked weather for forecast, from the cache"
 
 
 def test_a_model_answers_with_an_object_that_fits_a_schema(bench: Any, run: Run) -> None:
@@ -144,7 +144,7 @@ output: {all: "${{ [steps.slow.data, steps.fast.data, steps.after.data] }}"}
         return output
 
     assert run(main) == {"all": ["slow", "fast", "after"]}
-    assert bench.told.names[-1] == "slow"
+    assert bench.steps.names[-1] == "slow"
 
 
 def test_no_more_steps_than_allowed_work_at_once(bench: Any, run: Run) -> None:
@@ -230,7 +230,7 @@ output:
     assert output["b"] == "Rome"
     assert "sum(), invalid type" in output["c"]
     assert output["d"] == "unknown is not configured; set WORKFLOW_SERVICES__UNKNOWN__API_KEY"
-    assert ("a", "failed, and the run goes on: the provider is away") in {(s, d) for s, _, d in bench.told.steps}
+    assert ("a", "failed, and the run goes on: the provider is away") in {(s, d) for s, _, d in bench.steps.told}
 
 
 def test_a_condition_skips_a_step_and_what_needs_it_still_runs(bench: Any, run: Run) -> None:
@@ -245,7 +245,7 @@ steps:
 output: {a: "${{ steps.a.data }}", b: "${{ steps.b.data }}", c: "${{ steps.c.status }}", e: "${{ steps.e.data }}"}
 """
     assert run(lambda: bench.run(text)) == {"a": None, "b": "skipped", "c": "skipped", "e": 1}
-    assert len(bench.told.steps) == 5
+    assert len(bench.steps.told) == 5
 
 
 def test_a_step_is_tried_as_often_as_it_says(bench: Any, run: Run) -> None:
@@ -343,7 +343,7 @@ def test_the_loss_of_a_run_or_its_database_is_no_failure_of_a_step(
     bench.services.answers["s.o"] = lost
     if where == "report":
         bench.services.says("s.o", 1)
-        bench.told = lost
+        bench.steps = lost
     step = "type: external_service, service: s, operation: o, on_error: continue, retry: {attempts: 5}"
     with pytest.raises(type(loss)) as raised:
         run(lambda: bench.run(f"steps:\n  a: {{{step}}}\n"))
@@ -416,7 +416,7 @@ def test_runs_of_one_workflow_do_not_mix(bench: Any, run: Run) -> None:
 
     async def main() -> Any:
         workflow = bench.workflow(TWO)
-        contexts = [RunContext(uuid4(), f"user {n}", {"city": f"city {n}"}, bench.told) for n in range(30)]
+        contexts = [RunContext(uuid4(), f"user {n}", {"city": f"city {n}"}, bench.steps) for n in range(30)]
         return await asyncio.gather(*(workflow.run(context) for context in contexts))
 
     outputs = run(main)

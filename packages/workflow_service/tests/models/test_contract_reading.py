@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from steps import WorkerDiedError
 
 from workflow_service.domain.document import Document, DocumentText, Page, Span
 from workflow_service.gateways.language_model import ChatLanguageModel
@@ -42,10 +43,6 @@ class OneDocument:
 
     async def parse(self, content: bytes, media_type: str) -> DocumentText:
         return DocumentText(TEXT, (Page(1, Span(0, len(TEXT))),))
-
-
-class WorkerDiedError(BaseException):
-    """What no handler of ordinary errors catches."""
 
 
 class Steps:

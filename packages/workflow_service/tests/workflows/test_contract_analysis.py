@@ -15,6 +15,7 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection
+from steps import Steps, WorkerDiedError
 
 from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
@@ -49,27 +50,6 @@ class KeptDocuments:
         self.reads += 1
         found = self._kept.get((user_id, document_id))
         return found[1] if found else None
-
-
-class Steps:
-    """Writes down the steps it is told, and dies at one of them as a worker does that is killed."""
-
-    def __init__(self, die_at: str | None = None) -> None:
-        self.told: list[tuple[str, int, str]] = []
-        self._die_at = die_at
-
-    async def __call__(self, step: str, percent: int, description: str) -> None:
-        if step == self._die_at:
-            raise WorkerDiedError
-        self.told.append((step, percent, description))
-
-    @property
-    def names(self) -> list[str]:
-        return [step for step, _, _ in self.told]
-
-
-class WorkerDiedError(BaseException):
-    """What no handler of ordinary errors catches."""
 
 
 @pytest.fixture
