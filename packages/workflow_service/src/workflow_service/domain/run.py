@@ -69,6 +69,14 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a run asks a person. ``id`` is no other question's; ``value`` is JSON, as the workflow put it."""
+
+    id: str
+    value: Any  # Any: JSON
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """What a user asks for: committed before anything is enqueued."""
 

@@ -42,6 +42,7 @@ from workflow_service.ports.errors import (
     TooLargeError,
     UnreadableDocumentError,
     UnsupportedMediaTypeError,
+    WaitingError,
     WorkflowError,
 )
 
@@ -82,6 +83,7 @@ __all__ = (
     "UnreadableDocumentError",
     "UnsupportedMediaTypeError",
     "UsageStore",
+    "WaitingError",
     "WebhookSender",
     "WebhookStore",
     "Workflow",
@@ -127,13 +129,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a workflow is told of the run it works for."""
+    """What a workflow is told of the run it works for. ``answers``: those of a person, by the question's id."""
 
     run_id: UUID
     user_id: str
     input_data: JsonObject
     report: Report
     drain: Drain = field(default_factory=Drain)
+    answers: JsonObject = field(default_factory=dict)
 
 
 class RunStore(Protocol):
@@ -394,6 +397,7 @@ class Workflow(Protocol):
             WorkflowError: The input cannot be worked on; trying again would not help.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
             DrainedError: It was asked to end at a step boundary, and can go on from there.
+            WaitingError: A person has to answer first; with the answers it goes on from there.
 
         Cancellation: the run was interrupted, or its worker stops; it can go on after the last whole step.
         """
