@@ -152,14 +152,15 @@ class HealthMonitor:
         """
         Watch a loop that is no runtime's: a server's, a notebook's, a test's. Needed once for each.
 
-        It is not kept, and no longer watched once it is closed.
+        It is not kept, and no longer watched once it is closed. Several may ask for the same loop, each of whom
+        ends only what it has begun: the loop is watched as long as one of them has not, or `start` was called on it.
 
         Args:
             loop: The running one by default.
-            name: For people, and for metrics; its thread's name by default.
+            name: For people, and for metrics; its thread's name by default. That of the first who asks stays.
 
         Returns:
-            A function that ends the watching; calling it twice is harmless.
+            A function that ends this watching; calling it twice is harmless.
 
         Raises:
             RuntimeError: No loop was given and none is running.
@@ -168,13 +169,18 @@ class HealthMonitor:
         watched = loop or asyncio.get_running_loop()
         home = loop_affinity(watched) if watched is running else affinity_elsewhere(watched)
         pulse = Pulse(name or home.thread, watched, home, get_ident() if watched is running else 0, is_ours=False)
-        pulse = self._pulses.setdefault(home.loop, pulse)  # it may be watched already
+        watch = object()
+        with self._lock:
+            pulse = self._pulses.setdefault(home.loop, pulse)  # it may be watched already
+            pulse.watches.add(watch)
         if self.is_started:
             self._begin()
 
         def unwatch() -> None:
-            if self._pulses.get(home.loop) is pulse:
-                del self._pulses[home.loop]
+            with self._lock:
+                pulse.watches.discard(watch)
+                if not (pulse.watches or pulse.is_ours) and self._pulses.get(home.loop) is pulse:
+                    del self._pulses[home.loop]
 
         return unwatch
 
