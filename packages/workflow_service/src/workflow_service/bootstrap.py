@@ -212,13 +212,25 @@ def _services_elsewhere() -> WorkerServices:
 
 
 async def _run_elsewhere(
-    run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
+    run_id: UUID,
+    user_id: str,
+    workflow_name: str,
+    input_data: JsonObject,
+    answers: JsonObject,
+    report: Report,
 ) -> JsonObject:
     """Run a workflow in a process of its own."""
     services = _services_elsewhere()
     with bound(run_id=run_id, user_id=user_id):
         return await perform_elsewhere(
-            run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
+            run_id,
+            user_id,
+            workflow_name,
+            input_data,
+            answers,
+            report,
+            workflows=services.workflows,
+            runs=services.runs,
         )
 
 

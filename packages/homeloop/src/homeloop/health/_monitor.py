@@ -153,7 +153,7 @@ class HealthMonitor:
         Watch a loop that is no runtime's: a server's, a notebook's, a test's. Needed once for each.
 
         It is not kept, and no longer watched once it is closed. Several may ask for the same loop, each of whom
-        ends only what it has begun: the loop is watched as long as one of them has not, or `start` was called on it.
+        ends only what it has begun: it is watched as long as one of them has not, or `start` was called on it.
 
         Args:
             loop: The running one by default.

@@ -17,6 +17,7 @@ from workflow_service.domain.run import (
     JsonObject,
     NewRun,
     Progress,
+    Question,
     Run,
     RunEvent,
     RunStatus,
@@ -219,6 +220,10 @@ class RunStore(Protocol):
         """End a run as cancelled, in the mode that was asked for. Raises ClaimLostError."""
         ...
 
+    async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
+        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError."""
+        ...
+
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
         """Give a run back for another attempt after a pause that grows with each; False if it is dead now.
 
@@ -230,8 +235,8 @@ class RunStore(Protocol):
     async def request_cancel(self, user_id: str, run_id: UUID, mode: CancelMode) -> Run | None:
         """Tell a run to end, and return it; None if the user has no such run.
 
-        A queued run ends at once, and any run does by KILL: whoever holds a claim on it holds it no longer. A run
-        that is told again ends in the harder of the two modes.
+        A queued or waiting run ends at once, and any run does by KILL: whoever holds a claim on it holds it no
+        longer. A run that is told again ends in the harder of the two modes.
 
         Raises:
             RunStateError: The run has ended. Nothing was changed.
@@ -243,6 +248,15 @@ class RunStore(Protocol):
 
         Raises:
             RunStateError: The run has not ended, has succeeded, or nothing is kept of it. Nothing was changed.
+        """
+        ...
+
+    async def answer(self, user_id: str, run_id: UUID, answers: JsonObject) -> Run | None:
+        """Queue a waiting run, to go on with the answers to its questions, by their ids; None as request_cancel.
+
+        Raises:
+            RunStateError: The run does not wait. Nothing was changed.
+            InvalidInputError: No answer, or one to a question that the run does not ask. Nothing was changed.
         """
         ...
 

@@ -74,7 +74,7 @@ class _Attempt:
         run_apart, name = self._performer.run_apart, f"run {run.id}"
         if options.isolation is Isolation.PROCESS:
             elsewhere = self._performer.elsewhere
-            asked = (run.id, run.user_id, run.workflow_name, dict(run.input_data))
+            asked = (run.id, run.user_id, run.workflow_name, dict(run.input_data), dict(run.answers))
             hear = self._performer.report_through(self._hear)
             return await run_apart(
                 elsewhere,
@@ -86,7 +86,7 @@ class _Attempt:
             )
         workflow = find_workflow(run.workflow_name, self._performer.workflows)
         report = self._performer.report_through(self._report)
-        context = RunContext(run.id, run.user_id, run.input_data, report, self._drain)
+        context = RunContext(run.id, run.user_id, run.input_data, report, self._drain, answers=run.answers)
         return await run_apart(
             workflow.run, context, isolation=options.isolation, timeout=options.timeout, name=name
         )
@@ -112,6 +112,7 @@ async def perform_elsewhere(
     user_id: str,
     workflow_name: str,
     input_data: JsonObject,
+    answers: JsonObject,
     report: Report,
     *,
     workflows: Mapping[str, Workflow],
@@ -135,7 +136,7 @@ async def perform_elsewhere(
 
     await report(_PROCESS, os.getpid(), "")
     workflow = find_workflow(workflow_name, workflows)
-    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain))
+    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain, answers=answers))
 
 
 def find_workflow(name: str, workflows: Mapping[str, Workflow]) -> Workflow:

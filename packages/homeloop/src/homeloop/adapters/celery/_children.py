@@ -21,8 +21,8 @@ class TellOfChildren(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery s
     """
     A step of the worker's consumer.
 
-    The parent of a prefork pool knows which child has ended and why, but watches no loops, so nobody asks it for its
-    health. It writes that down, and the next child that it forks, which takes the place, tells it as its own.
+    The parent of a prefork pool knows which child has ended and why, but watches no loops, so nobody asks it for
+    its health. It writes that down, and the next child that it forks, which takes the place, tells it as its own.
 
     Source: ``Pool._join_exited_workers`` and ``_create_worker_process`` of billiard 4.2 and 4.3.
     """
