@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, TypedDict
 from uuid import UUID, uuid4
 
@@ -16,9 +17,11 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, RetryPolicy, Send, interrupt
 from pydantic import BaseModel
 
+import homeloop
 from homeloop.health import HealthMonitor, HealthThresholds
 from workflow_service.ports import RunContext, WaitingError, WorkflowError
 from workflow_service.workflows.graphs import GraphWorkflow, report
+from workflow_service.workflows.workflow_engine import WorkflowEngine
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
@@ -95,6 +98,21 @@ def test_a_node_asks_a_person_and_the_next_worker_goes_on_with_the_answer(life: 
         assert tried.told.names == ["before", "ask"]
 
     run(main)
+
+
+def test_a_graph_is_answered_from_sync_code(life: Any) -> None:
+    """`WorkflowEngine.execute` with the same run id and the answers goes on."""
+
+    def ask(_state: State) -> State:
+        return {"said": [interrupt("Well?")]}
+
+    tried = life(graph_of(ask))
+    engine = WorkflowEngine({"tried": tried.workflow}, homeloop.run)
+    call: Any = partial(engine.execute, "tried", {"text": "x"}, user_id="alice", run_id=tried.run_id, timeout=60)
+    with pytest.raises(WaitingError) as waiting:
+        call()
+    (question,) = waiting.value.questions
+    assert call(answers={question.id: "good"})["said"] == ["good"]
 
 
 def test_each_of_two_questions_of_a_node_gets_its_own_answer(life: Any, run: Run) -> None:
