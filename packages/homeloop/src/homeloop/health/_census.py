@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import call
@@ -19,6 +19,7 @@ AnyTask = asyncio.Task[Any]  # Any: nobody looks into results
 
 _LANGGRAPH = f"{os.sep}langgraph{os.sep}"
 _whose: dict[str, Literal["homeloop", "langgraph", ""]] = {}  # by file
+_is_done: Callable[[AnyTask | None], bool] = cast("Any", asyncio.Task).done  # of C, and of tasks of C only
 _FEW = 1000  # kinds of tasks that are gone, which need not be forgotten
 
 
@@ -79,7 +80,7 @@ class Census:
         kinds = tuple(map(self._kind_of.get, references))
         done: Iterable[bool]
         try:
-            done = tuple(map(asyncio.Task.done, cast("Iterable[AnyTask]", tasks)))
+            done = tuple(map(_is_done, tasks))
         except TypeError:  # one has gone meanwhile, or is of a class of its own
             done = tuple(task is not None and task.done() for task in tasks)
         counts = Counter(kinds)
