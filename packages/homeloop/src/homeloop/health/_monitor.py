@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -48,8 +49,11 @@ from homeloop.runtime import (
     thread_stacks,
 )
 
-_WAITING = ("threading.py:", "selectors.py:", "queue.py:", "socket.py:", "_workers.py:", "_waiting.py:")
-"""How the innermost frame of a thread begins that does not hold the interpreter's lock: it waits."""
+_WAITING = re.compile(
+    r"(threading|selectors|queue|socket|_workers|_waiting)\.py:|thread\.py:\d+ in _worker$"
+    r"|eventio\.py:\d+ in _epoll\.poll$|unix_events\.py:\d+ in (\w+\.)?_do_waitpid$"
+)
+"""The innermost frame of a thread that does not hold the interpreter's lock: it waits."""
 
 
 _FRAMES = 50  # of a thread's stack
@@ -361,7 +365,7 @@ class HealthMonitor:
             for ident, frames in taken.items()
             if not names.get(ident, "").startswith(THREAD_NAME)
         ]
-        suspects = [stack for stack in stacks if not stack[-1].startswith(_WAITING)]
+        suspects = [stack for stack in stacks if not _WAITING.match(stack[-1])]
         emit(InterpreterStalled(seconds, tuple(suspects or stacks)))
 
     def _take_in_runtimes(self) -> None:
