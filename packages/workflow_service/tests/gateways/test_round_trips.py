@@ -1,10 +1,15 @@
-"""What the store's operations cost: how often each sends something to the database and waits for the answer."""
+"""What stores cost: how often an operation sends something to the database and waits for the answer."""
 
 import asyncio
+import re
+from itertools import pairwise
+from uuid import UUID, uuid4
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 
 from workflow_service.domain.run import CancelMode, NewRun, Progress
+from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 
@@ -130,3 +135,38 @@ def test_a_step_said_twice_at_once_is_recorded_once(with_pool):
         assert (await store.get("alice", run.id)).percent == events[-1].data["percent"]
 
     with_pool(scenario)
+
+
+def test_a_saver_takes_two_round_trips_for_what_it_writes(database, tmp_path):
+    """One enters the run's scope, the other brings the statements and COMMIT; a look takes one more for rows."""
+    thread = {"thread_id": str(uuid4()), "checkpoint_ns": ""}
+    at_first = {"configurable": {**thread, "checkpoint_id": "1"}}
+    trace = tmp_path / "trace"
+    found = {}
+
+    async def scenario():
+        async with (
+            asyncio.timeout(60),
+            open_checkpoint_pool(database, 1, 30.0) as pool,
+            saver_on(pool, UUID(thread["thread_id"])) as saver,
+        ):
+
+            async def count(operation):
+                """Count how often the server answers the client, in libpq's own trace of the connection."""
+                with trace.open("wb") as file:
+                    async with pool.connection() as connection:
+                        connection.pgconn.trace(file.fileno())
+                    await operation
+                    async with pool.connection() as connection:
+                        connection.pgconn.untrace()
+                senders = re.findall(r"^[\d-]+ [\d:.]+\t([FB])\t", trace.read_text(), re.MULTILINE)
+                found[operation.__name__] = sum(turn == ("F", "B") for turn in pairwise(senders))
+
+            put = saver.aput({"configurable": thread}, empty_checkpoint(), {"source": "input", "step": -1}, {})
+            await count(put)
+            await count(saver.aput_writes(at_first, [("channel", [1])], "task"))
+            await count(saver.aget_tuple({"configurable": thread}))
+            await count(saver.adelete_thread(thread["thread_id"]))
+
+    asyncio.run(scenario())
+    assert found == {"aput": 2, "aput_writes": 2, "aget_tuple": 3, "adelete_thread": 2}
