@@ -213,6 +213,7 @@ def _services_elsewhere() -> WorkerServices:
 
 async def _run_elsewhere(
     run_id: UUID,
+    attempt: int,
     user_id: str,
     workflow_name: str,
     input_data: JsonObject,
@@ -224,6 +225,7 @@ async def _run_elsewhere(
     with bound(run_id=run_id, user_id=user_id):
         return await perform_elsewhere(
             run_id,
+            attempt,
             user_id,
             workflow_name,
             input_data,
@@ -265,8 +267,8 @@ def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) ->
     )
 
     @asynccontextmanager
-    async def checkpointer(run_id: UUID) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with pools() as pool, saver_on(pool, run_id) as saver:
+    async def checkpointer(run_id: UUID, attempt: int | None) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with pools() as pool, saver_on(pool, run_id, attempt) as saver:
             yield saver
 
     parser = DocumentParser(

@@ -339,7 +339,7 @@ def test_a_sync_node_works_on_a_thread_and_keeps_nobody_waiting(life: Any, run: 
 
 def test_a_node_that_blocks_the_loop_is_named_by_the_health_report(life: Any, run: Run) -> None:
     """With the line of the node that blocks, while it does."""
-    monitor = HealthMonitor(thresholds=HealthThresholds(blocked=0.05), watch_gil=False)
+    monitor = HealthMonitor(thresholds=HealthThresholds(blocked=0.05))
     told: list[str] = []
 
     async def blocks_the_loop(_state: State) -> State:

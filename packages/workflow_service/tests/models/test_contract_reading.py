@@ -74,7 +74,7 @@ class Analysis:
         document: Any = OneDocument()
 
         @asynccontextmanager
-        async def checkpointer(*_run: UUID) -> Any:
+        async def checkpointer(_run_id: UUID, _attempt: int | None) -> Any:
             yield self.saver
 
         tools = WorkflowTools(document, document, document, model, checkpointer)

@@ -130,13 +130,19 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a workflow is told of the run it works for. ``answers``: those of a person, by the question's id."""
+    """What a workflow is told of the run it works for.
+
+    ``attempt`` is the number of the claim that it works under: what it keeps is kept as long as that claim holds.
+    None for a workflow that is run without the service's queue. ``answers``: all that were ever given by a person,
+    by the question's id.
+    """
 
     run_id: UUID
     user_id: str
     input_data: JsonObject
     report: Report
     drain: Drain = field(default_factory=Drain)
+    attempt: int | None = None
     answers: JsonObject = field(default_factory=dict)
 
 
@@ -410,6 +416,7 @@ class Workflow(Protocol):
         Raises:
             WorkflowError: The input cannot be worked on; trying again would not help.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer: what it was about to keep was not kept.
             DrainedError: It was asked to end at a step boundary, and can go on from there.
             WaitingError: A person has to answer first; with the answers it goes on from there.
 

@@ -41,7 +41,7 @@ class GraphWorkflow:
         description: One sentence for the list of workflows.
         input_schema: JSON Schema of the input, an object.
         graph: The graph, not compiled.
-        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        checkpointer: Lends the savers of runs.
         begin: Returns the graph's input for a run's input, or raises InvalidInputError; in place of the schema,
             which then is for forms alone.
         result: The key of the output that is the run's result; None: all of the output.
@@ -89,6 +89,7 @@ class GraphWorkflow:
                 ``context.answers``.
             WorkflowError: The result cannot be made JSON.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer.
             DrainedError: It was asked to end between two steps, and has.
             Exception: Whatever a node raises.
 
@@ -98,7 +99,7 @@ class GraphWorkflow:
         config: RunnableConfig = {
             "configurable": {"thread_id": str(context.run_id), _TELLING: telling, _USER: context.user_id}
         }
-        async with self._checkpointer(context.run_id) as saver:
+        async with self._checkpointer(context.run_id, context.attempt) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             start: Any = _going_on(kept, context.answers)
@@ -114,7 +115,7 @@ class GraphWorkflow:
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer(run_id) as saver:
+        async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
     def _by_schema(self, input_data: JsonObject) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from workflow_service.gateways.postgres.migrating import execute_sql_beside
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 
 
 def upgrade() -> None:
