@@ -148,7 +148,7 @@ def test_a_saver_takes_two_round_trips_for_what_it_writes(database, tmp_path):
         async with (
             asyncio.timeout(60),
             open_checkpoint_pool(database, 1, 30.0) as pool,
-            saver_on(pool, UUID(thread["thread_id"])) as saver,
+            saver_on(pool, UUID(thread["thread_id"]), None) as saver,
         ):
 
             async def count(operation):
