@@ -4,13 +4,16 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
 
 _SERVERS = {  # service: the variable that says where it is, and where it is without
     "postgres": ("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres", 5432),
@@ -91,6 +94,49 @@ def chromium() -> str:
     path = chromium_path()
     assert path is not None, "mark the test: @pytest.mark.needs('chromium')"
     return path
+
+
+_BROWSER_ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    # Nothing but the tests themselves causes traffic.
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> "Iterator[Browser]":
+    """
+    One browser for a module's tests; each test gets a context of its own.
+
+    Not for the session: Playwright keeps a loop running on this thread, and other tests need it free.
+    """
+    from playwright.sync_api import sync_playwright  # here: most tests need no browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(_BROWSER_ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context_options() -> dict[str, Any]:
+    """Options of the browser's context; a test module or a parametrized test may say otherwise."""
+    return {"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce"}
+
+
+@pytest.fixture
+def context(browser: "Browser", context_options: dict[str, Any]) -> "Iterator[BrowserContext]":
+    """A browser without memory."""
+    context = browser.new_context(**context_options)
+    context.set_default_timeout(15_000)
+    yield context
+    context.close()
 
 
 _LOOKS = """() => {

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from homeloop._affinity import Affinity
-from homeloop._events import Event, Instrument, add_instrument
+from homeloop._events import Event, Instrument, add_instrument, tell_worker_ended
 from homeloop._figures import label_tasks
 from homeloop._user import User, as_user, current_user
 from homeloop.batch import map_concurrent
@@ -152,6 +152,7 @@ __all__ = (
     "stream_isolated",
     "submit",
     "sync",
+    "tell_worker_ended",
 )
 
 _DIAGNOSIS = ("Diagnosis", "detect_cross_loop_issue", "diagnose")

@@ -287,22 +287,22 @@ class WorkerStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnded(Event):
-    """A worker process has ended as it was told to."""
+    """A worker process has ended as it was told to; ``runs`` is None where nobody counts them."""
 
     executor: str
     pid: int
-    runs: int
+    runs: int | None
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost(Event):
-    """A worker process ended without having been told to, or had to be killed."""
+    """A worker process ended without having been told to, or had to be killed; ``runs`` as of `WorkerEnded`."""
 
     level: ClassVar[int] = logging.WARNING
     executor: str
     pid: int
-    runs: int
+    runs: int | None
     exitcode: int | None
 
 
@@ -488,3 +488,20 @@ def emit(event: Event) -> None:
             instrument.notify(event)
         except Exception:
             logger.exception("instrument %r failed on %s", instrument, event)
+
+
+def tell_worker_ended(pool: str, pid: int, exitcode: int | None, reason: str | None) -> None:
+    """
+    Tell of a worker process that is not homeloop's, Celery's for one: health counts it as it does homeloop's own.
+
+    Call it once for each, in a process that lives on.
+
+    Args:
+        pool: What it worked for, for people.
+        pid: The process that has ended.
+        exitcode: How it ended, negative for a signal; None if that is not known.
+        reason: Why it was told to end, such as ``"recycled"``; None: it was not, and health warns.
+
+    Thread: any.
+    """
+    emit(WorkerLost(pool, pid, None, exitcode) if reason is None else WorkerEnded(pool, pid, None, reason))

@@ -18,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from homeloop import ask_process, local_processes
 from homeloop.adapters.celery import remote
+from homeloop.cli._ps import process_lines
 
 WAIT = 30.0  # seconds for a result
 APPS = Path(__file__).parent / "apps"
@@ -90,6 +91,44 @@ def test_f3_a_stopped_child_is_told_by_its_parent(
             os.kill(pid, signal.SIGCONT)
     assert told["status"] == process.state == "stopped"
     assert f"kill -CONT {pid}" in told["recommendations"][0]
+
+
+def test_f3_a_child_tells_of_the_one_whose_place_it_took(
+    celery_environment: None, load_app: LoadApp, start_worker: Any, ask_worker: Any, tmp_path: Path,
+    wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Recycled by Celery, or killed: counted once each, by the report, `homeloop ps` and Prometheus."""
+    tasks = load_app("health_tasks")
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    monkeypatch.setenv("WATCHED", "yes")
+    monkeypatch.setenv("MAX_TASKS", "2")
+
+    def ended() -> dict[str, float]:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(folder))
+        return {
+            sample.labels["event"]: sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == "homeloop_events_total" and sample.labels["event"] in ("WorkerEnded", "WorkerLost")
+        }
+
+    with start_worker("health_tasks", "prefork", 1):
+        first, same, second = (tasks.process_id.delay().get(timeout=WAIT) for _ in range(3))
+        assert first == same != second
+        assert ask_worker(tasks.app)[str(second)]["counts"]["WorkerEnded"] == 1
+        wait_until(lambda: ended() == {"WorkerEnded": 1}, "Prometheus to be told of it", describe=ended)
+        os.kill(second, signal.SIGKILL)
+        third = tasks.process_id.delay().get(timeout=WAIT)
+        told = ask_worker(tasks.app)[str(third)]
+        (process,) = local_processes(timeout=WAIT, pids=[third])
+        wait_until(lambda: ended() == {"WorkerEnded": 1, "WorkerLost": 1}, "and of the other", describe=ended)
+    assert (told["counts"].get("WorkerEnded", 0), told["counts"]["WorkerLost"]) == (0, 1)
+    (incident,) = (each for each in told["incidents"] if each["kind"] == "worker-lost")
+    assert incident["facts"] == [["worker", f"pid {second}"], ["exit code", "-9"]]
+    assert "  workers   0 started, 0 recycled, 1 lost" in process_lines(process)
 
 
 def test_one_that_is_silent_does_not_make_its_siblings_so(monkeypatch: pytest.MonkeyPatch) -> None:

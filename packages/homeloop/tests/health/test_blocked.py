@@ -133,6 +133,34 @@ def test_watching_can_be_ended(patient: HealthMonitor) -> None:
         patient.watch_loop()
 
 
+def test_each_of_several_who_watch_a_loop_ends_its_own_watching(patient: HealthMonitor) -> None:
+    """One ends, twice at that, and the other still sees the loop, with all that was seen of it; the name stays."""
+    loop = asyncio.new_event_loop()
+    first, second = patient.watch_loop(loop, name="mine"), patient.watch_loop(loop, name="yours")
+    first()
+    first()
+    assert of(patient.report(), "mine").owner == "watched"
+    second()
+    assert "mine" not in [loop.name for loop in patient.report().loops]
+    patient.watch_loop(loop, name="anew")
+    first()
+    second()
+    assert of(patient.report(), "anew").owner == "watched"
+    loop.close()
+
+
+def test_whoever_watches_a_runtimes_loop_does_not_end_that_it_is_watched(patient: HealthMonitor) -> None:
+    """The runtime's own watching goes on, with the same pulse."""
+    with LoopRuntime(name="ours") as runtime:
+        patient.report()
+
+        async def watch_and_end() -> None:
+            patient.watch_loop()()
+
+        runtime.run(watch_and_end)
+        assert [pulse.name for pulse in patient._pulses.values()] == ["ours"]
+
+
 def test_start_watches_the_loop_it_is_called_on(patient: HealthMonitor) -> None:
     """At the start-up of a server, its loop is running; nobody has to name it."""
 

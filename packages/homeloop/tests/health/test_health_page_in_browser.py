@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
 
 from homeloop import HealthPage
 
@@ -19,16 +19,6 @@ pytestmark = pytest.mark.needs("chromium")
 
 BOUND = 20.0  # seconds
 FAULTY = Path(__file__).parents[4] / "examples" / "health" / "faulty.py"
-ARGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 Start = Callable[[str], "subprocess.Popen[str]"]
 
 ATTACK = "<img src=x onerror='window.attacked = 1'>"
@@ -94,30 +84,6 @@ sys.stdin.read()
 def kept_threads() -> tuple[str, ...]:
     """Those that Playwright writes screenshots with."""
     return ("asyncio_",)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """One browser for the tests here; each gets a context of its own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context_options() -> dict[str, Any]:
-    """Options of the browser's context; a parametrized test may say otherwise."""
-    return {"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce"}
-
-
-@pytest.fixture
-def context(browser: Browser, context_options: dict[str, Any]) -> Iterator[BrowserContext]:
-    """A browser without memory."""
-    context = browser.new_context(**context_options)
-    context.set_default_timeout(15_000)
-    yield context
-    context.close()
 
 
 @pytest.fixture

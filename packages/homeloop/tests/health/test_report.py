@@ -1,6 +1,7 @@
 """F3, the report: tasks, calls, resources and faults, each counted, judged and told with what to do."""
 
 import asyncio
+import gc
 import json
 import logging
 import threading
@@ -46,8 +47,9 @@ from homeloop._events import (
 )
 from homeloop._provenance import LoopFact, Place
 from homeloop.errors import CallTimeoutError
+from homeloop.health import _census
 from homeloop.health._advice import ADVICE
-from homeloop.health._census import take_census, tasks_asked_for, tasks_known
+from homeloop.health._census import Census, LoopTasks, references_asked_for, references_known
 from homeloop.health._incidents import KINDS
 from homeloop.health._judgement import judge
 
@@ -443,17 +445,70 @@ def test_the_report_is_json(runtime: LoopRuntime, patient: HealthMonitor) -> Non
     assert "test" in [loop["name"] for loop in figures["loops"]]
 
 
-@pytest.mark.parametrize("ask", [tasks_known, tasks_asked_for])
+@pytest.mark.parametrize("ask", [references_known, references_asked_for])
 def test_both_ways_to_find_tasks_find_the_same(ask: Callable[..., Any]) -> None:
     """The one copies what asyncio reads, the other asks asyncio for each loop."""
 
     async def main() -> None:
         loop, release = asyncio.get_running_loop(), asyncio.Event()
         tasks = {asyncio.create_task(poll_for_ever(release)) for _ in range(5)}
-        here = {task for task in ask((loop,)) if task.get_loop() is loop}
+        here = {task for each in ask((loop,)) if (task := each()).get_loop() is loop}
         assert here == {*tasks, asyncio.current_task()}
-        assert take_census((loop,))[loop].pending == {"poll_for_ever": 5, partial(main).func.__qualname__: 1}
+        assert Census().take((loop,))[loop].pending == {"poll_for_ever": 5, partial(main).func.__qualname__: 1}
         release.set()
         await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("find", [references_known, references_asked_for])
+def test_a_census_that_is_taken_again_counts_as_the_first(find: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that were seen before and have ended, that are gone, that are new, and one that is not of C."""
+    monkeypatch.setattr(_census, "find_references", find)
+    sees_ended = find is references_known
+
+    async def main() -> None:
+        loop, census = asyncio.get_running_loop(), Census()
+
+        def count() -> tuple[int, dict[str, int]]:
+            taken: LoopTasks = census.take((loop,))[loop]
+            assert main_name in taken.pending
+            return taken.total - 1, {name: n for name, n in taken.pending.items() if name != main_name}
+
+        first, second = asyncio.Event(), asyncio.Event()
+        kept = [asyncio.create_task(poll_for_ever(first)) for _ in range(3)]
+        rest = [asyncio.create_task(poll_for_ever(second)) for _ in range(2)]
+        for _ in range(2):
+            assert count() == (5, {"poll_for_ever": 5})
+        first.set()
+        await asyncio.wait(kept)
+        assert count() == (5 if sees_ended else 2, {"poll_for_ever": 2})
+        kept.clear()
+        gc.collect()
+        python_task: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+        rest.append(python_task(poll_for_ever(second)))
+        rest.append(asyncio.create_task(asyncio.sleep(60)))
+        assert count() == (4, {"poll_for_ever": 3, "sleep": 1})
+        rest.pop().cancel()
+        second.set()
+        await asyncio.gather(*rest)
+
+    main_name = main.__qualname__
+    asyncio.run(main())
+
+
+def test_a_census_forgets_tasks_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that makes tasks for ever does not make it grow."""
+    monkeypatch.setattr(_census, "_FEW", 10)
+
+    async def main() -> None:
+        loop, census = asyncio.get_running_loop(), Census()
+        for _ in range(20):
+            await asyncio.gather(*(asyncio.create_task(asyncio.sleep(0)) for _ in range(10)))
+            census.take((loop,))
+            await asyncio.gather(*(tasks := [asyncio.create_task(asyncio.sleep(0)) for _ in range(10)]))
+            census.take((loop,))
+            del tasks
+            assert len(census._kind_of) <= 2 * 30 + 10
 
     asyncio.run(main())

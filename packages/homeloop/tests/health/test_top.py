@@ -204,7 +204,7 @@ def test_keys_that_mean_nothing_do_nothing() -> None:
 def test_a_loop_that_is_gone_is_told_as_such() -> None:
     """While somebody looks into it; Esc leads back to those that there are."""
     report: dict[str, Any] = {"pid": 7, "status": "healthy", "command": "shop", "loops": []}
-    report |= {"runtimes": [], "resources": [], "recommendations": []}
+    report |= {"runtimes": [], "resources": [], "counts": {}, "recommendations": []}
     process = LocalProcess(7, "answered", report)
     stacks = {"threads": [], "tasks": [], "pending_tasks": 0}
     console = Console(width=80)

@@ -51,7 +51,7 @@ from workflow_service.settings import Settings
 from workflow_service.usecases.identification import Identification
 from workflow_service.usecases.performing import Performer, perform_elsewhere
 from workflow_service.usecases.services import ApiServices, WorkerServices
-from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.contract_analysis import contract_analysis
 from workflow_service.workflows.contract_reading import ModelReading
 from workflow_service.workflows.library import all_workflows
 from workflow_service.workflows.plugins import WorkflowTools
@@ -212,7 +212,13 @@ def _services_elsewhere() -> WorkerServices:
 
 
 async def _run_elsewhere(
-    run_id: UUID, attempt: int, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
+    run_id: UUID,
+    attempt: int,
+    user_id: str,
+    workflow_name: str,
+    input_data: JsonObject,
+    answers: JsonObject,
+    report: Report,
 ) -> JsonObject:
     """Run a workflow in a process of its own."""
     services = _services_elsewhere()
@@ -223,6 +229,7 @@ async def _run_elsewhere(
             user_id,
             workflow_name,
             input_data,
+            answers,
             report,
             workflows=services.workflows,
             runs=services.runs,
@@ -276,8 +283,7 @@ def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) ->
     documents = PostgresDocumentStore(connect)
     model = _language_model(settings, connect)
     tools = WorkflowTools(documents, parser, catalog, model=model, checkpointer=checkpointer)
-    contracts = ContractAnalysis(documents, parser, checkpointer, model, reading)
-    return all_workflows([contracts], tools, settings.definitions)
+    return all_workflows([contract_analysis(tools, reading)], tools, settings.definitions)
 
 
 def _language_model(settings: Settings, connect: Connect) -> LanguageModel | None:

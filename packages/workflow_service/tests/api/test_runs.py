@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from workflow_service.domain.run import Progress
+from workflow_service.domain.run import Progress, Question
 from workflow_service.ports import ClaimLostError
 
 pytestmark = pytest.mark.needs("postgres")
@@ -302,3 +302,23 @@ def test_a_result_that_is_deleted_while_it_is_asked_for_is_404(client, server, m
 
     monkeypatch.setattr(type(server.services.runs), "result", deleted)
     assert client.get(f"/api/v1/runs/{run_id}/result").status_code == 404
+
+
+def test_a_run_that_asks_is_answered(client, bob, server):
+    """`questions` says what it asks; `/wait` returns at once; the answer is 202 and the run goes on."""
+    run_id = submit(client)
+    claim, questions = server.claim(run_id), [Question("q1", {"question": "Sign it?"})]
+    server.call(lambda services: services.runs.wait_for_answers(claim, questions))
+    run = client.get(f"/api/v1/runs/{run_id}/wait", params={"timeout": 60}).json()
+    assert (run["status"], run["questions"]) == ("waiting", [{"id": "q1", "value": {"question": "Sign it?"}}])
+    assert client.get("/api/v1/runs", params={"status": "waiting"}).json()["runs"][0]["id"] == run_id
+    assert client.get(f"/api/v1/runs/{run_id}/result").status_code == 409
+    answer = f"/api/v1/runs/{run_id}/answer"
+    assert bob.post(answer, json={"answers": {"q1": True}}).status_code == 404
+    refused = client.post(answer, json={"answers": {"q2": True}})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "answers.q2")
+    assert client.post(answer, json={"answers": {}}).status_code == 422
+    answered = client.post(answer, json={"answers": {"q1": True}})
+    assert (answered.status_code, answered.json()["status"]) == (202, "queued")
+    assert client.post(answer, json={"answers": {"q1": True}}).status_code == 409
+    assert server.services.queue.sent == [UUID(run_id)] * 2

@@ -7,9 +7,8 @@ from uuid import uuid4
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import interrupt
 
-from workflow_service.ports import Drain, DrainedError, InvalidInputError, RunContext, WorkflowError
+from workflow_service.ports import Drain, DrainedError, InvalidInputError, RunContext
 from workflow_service.workflows.graphs import GraphWorkflow, report, user_of
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
@@ -139,13 +138,3 @@ def test_a_schema_that_is_none_is_refused(in_memory: Any) -> None:
         GraphWorkflow("x", "X.", {"type": "string"}, Doings().graph(), in_memory)
     with pytest.raises(ValueError, match="this is no JSON Schema"):
         GraphWorkflow("x", "X.", {"type": "objct"}, Doings().graph(), in_memory)
-
-
-def test_a_graph_that_waits_for_a_person_is_an_error(in_memory: Any, run: Run, told: Any) -> None:
-    """Runs have no place for an answer; it says so instead of giving half a result."""
-    graph: Any = StateGraph(State, input_schema=Input)
-    graph.add_node("ask", lambda _state: {"said": interrupt("Are you sure?")})
-    graph.add_edge(START, "ask")
-    workflow = GraphWorkflow("x", "X.", SCHEMA, graph, in_memory)
-    with pytest.raises(WorkflowError, match="waits for the answer of a person"):
-        run(lambda: workflow.run(RunContext(uuid4(), "alice", {"text": "x"}, told())))

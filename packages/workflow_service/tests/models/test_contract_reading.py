@@ -15,8 +15,9 @@ from workflow_service.domain.document import Document, DocumentText, Page, Span
 from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.ports import InvalidInputError, ModelUnavailableError, RunContext, WorkflowError
 from workflow_service.testing.model_server import ModelServer
-from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.contract_analysis import contract_analysis
 from workflow_service.workflows.contract_reading import ModelReading
+from workflow_service.workflows.plugins import WorkflowTools
 
 Ask = Callable[..., Any]
 CLAUSE = """
@@ -64,15 +65,20 @@ class Analysis:
     """One workflow with its checkpoints; a run of it may be repeated, as by another worker."""
 
     def __init__(self, model: ChatLanguageModel | None, reading: ModelReading = READING) -> None:
-        document = OneDocument()
-        saver = InMemorySaver()
+        self.saver = InMemorySaver()
+        self.become(model, reading)
+        self.run_id = uuid4()
+
+    def become(self, model: ChatLanguageModel | None, reading: ModelReading = READING) -> None:
+        """Work with this model from now on, as a worker with other settings does."""
+        document: Any = OneDocument()
 
         @asynccontextmanager
         async def checkpointer(_run_id: UUID, _attempt: int | None) -> Any:
-            yield saver
+            yield self.saver
 
-        self.workflow = ContractAnalysis(document, document, checkpointer, model, reading)
-        self.run_id = uuid4()
+        tools = WorkflowTools(document, document, document, model, checkpointer)
+        self.workflow = contract_analysis(tools, reading)
 
     async def run(self, steps: Steps | None = None, chosen: Any = INPUT) -> Any:
         self.workflow.check(chosen)
@@ -207,10 +213,29 @@ def test_a_worker_without_the_model_does_not_end_a_run_that_asked_for_it(ask: As
         analysis = Analysis(model)
         with pytest.raises(WorkerDiedError):
             await analysis.run(Steps("consult 4 of 9"))
-        analysis.workflow._model = None
+        analysis.become(None)
         with pytest.raises(WorkflowError, match="this worker has none"):
             await analysis.workflow.run(
                 RunContext(analysis.run_id, "alice", {**INPUT, "with_model": None}, Steps())
             )
 
     ask(main)
+
+
+def test_a_run_goes_on_as_it_began_whatever_the_next_worker_would_decide(ask: Ask, server: ModelServer) -> None:
+    """One that began without the model is not read by it later; one that began with it is refused without it."""
+    chosen = {"document_id": INPUT["document_id"]}
+
+    async def main(model: ChatLanguageModel) -> Any:
+        began_alone, began_with = Analysis(None), Analysis(model, ModelReading(with_model=True, window_chars=240))
+        for analysis in (began_alone, began_with):
+            with pytest.raises(WorkerDiedError):
+                await analysis.run(Steps("ingest"), chosen)
+        began_alone.become(model, ModelReading(with_model=True, window_chars=240))
+        began_with.become(None)
+        with pytest.raises(WorkflowError, match="this worker has none; set WORKFLOW_MODEL"):
+            await began_with.run(chosen=chosen)
+        return await began_alone.run(chosen=chosen)
+
+    assert "model" not in ask(main)
+    assert server.calls == []

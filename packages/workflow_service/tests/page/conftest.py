@@ -10,25 +10,14 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from installation import STEP_BOUND, Installation, serve
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, FilePayload, Page, expect
+from plugin import python_path_with_example
 
 from workflow_service.testing.providers import ProviderServer, Script
 
 RUN_BOUND = 60_000  # ms until an analysis must have ended
 DEFINITIONS = Path(__file__).parent / "definitions"
 MAX_UPLOAD = 256 * 1024  # bytes: small, so that the server's own refusal can be seen
-
-ARGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    # Nothing but the tests themselves causes traffic.
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +30,11 @@ def providers() -> Iterator[ProviderServer]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, providers: ProviderServer) -> Iterator[Installation]:
     """The whole service on a home of its own: PostgreSQL, worker and API, as `up` starts them."""
-    settings = {"WORKFLOW_MAX_UPLOAD_BYTES": str(MAX_UPLOAD), "WORKFLOW_DEFINITIONS": str(DEFINITIONS)}
+    settings = {
+        "WORKFLOW_MAX_UPLOAD_BYTES": str(MAX_UPLOAD),
+        "WORKFLOW_DEFINITIONS": str(DEFINITIONS),
+        "PYTHONPATH": python_path_with_example(tmp_path_factory.mktemp("site")),
+    }
     with serve(tmp_path_factory.mktemp("service"), **settings, **providers.environment) as installation:
         yield installation
 
@@ -76,18 +69,6 @@ def held(service: Installation, providers: ProviderServer) -> Iterator[Held]:
     yield held
     held.gate.set()
     providers.script.gate = None
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """One browser for a module's tests; each test gets a context of its own.
-
-    Not for the session: Playwright keeps a loop running on this thread, and other tests need it free.
-    """
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGS))
-        yield browser
-        browser.close()
 
 
 @dataclass(slots=True)
@@ -154,21 +135,6 @@ class Person:
     def list_samples(self) -> list[str]:
         """The names of the contracts that ship with the service."""
         return [sample["name"] for sample in self.service.get("samples")["samples"]]
-
-
-@pytest.fixture
-def context_options() -> dict[str, Any]:
-    """Options of the browser's context; a test module or a parametrized test may say otherwise."""
-    return {"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce"}
-
-
-@pytest.fixture
-def context(browser: Browser, context_options: dict[str, Any]) -> Iterator[BrowserContext]:
-    """A browser without memory."""
-    context = browser.new_context(**context_options)
-    context.set_default_timeout(15_000)
-    yield context
-    context.close()
 
 
 @pytest.fixture

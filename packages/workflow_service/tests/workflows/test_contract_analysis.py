@@ -22,8 +22,10 @@ from workflow_service.domain.contract import Clause
 from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.ports import InvalidInputError, RunContext, UnreadableDocumentError, WorkflowError
-from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.contract_analysis import contract_analysis
 from workflow_service.workflows.engine.kept import Checkpointer
+from workflow_service.workflows.graphs import GraphWorkflow
+from workflow_service.workflows.plugins import WorkflowTools
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -79,9 +81,11 @@ def documents() -> KeptDocuments:
 
 
 @pytest.fixture
-def workflow(documents: KeptDocuments, checkpointer: Checkpointer) -> Callable[[], ContractAnalysis]:
+def workflow(documents: KeptDocuments, checkpointer: Checkpointer) -> Callable[[], GraphWorkflow]:
     """Makes a workflow as a new worker process would."""
-    return lambda: ContractAnalysis(documents, DocumentParser(timeout=30, memory_bytes=1024**3), checkpointer)
+    parser = DocumentParser(timeout=30, memory_bytes=1024**3)
+    services: Any = None  # it asks none
+    return lambda: contract_analysis(WorkflowTools(documents, parser, services, None, checkpointer))
 
 
 async def upload(documents: KeptDocuments, name: str) -> dict[str, str]:
@@ -109,7 +113,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 )
 def test_a_contract_is_analysed_in_five_steps(
     documents: KeptDocuments,
-    workflow: Callable[[], ContractAnalysis],
+    workflow: Callable[[], GraphWorkflow],
     name: str,
     pages: int,
     parties: list[str],
@@ -140,7 +144,7 @@ def test_a_contract_is_analysed_in_five_steps(
 
 
 def test_a_text_of_headings_is_worked_on_beside_the_loop(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis], monkeypatch: pytest.MonkeyPatch
+    documents: KeptDocuments, workflow: Callable[[], GraphWorkflow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clauses become JSON, and come from it, on threads: the loop renews the leases of other runs meanwhile."""
     on: list[int] = []
@@ -168,7 +172,7 @@ def test_a_text_of_headings_is_worked_on_beside_the_loop(
 
 @pytest.mark.parametrize("die_at", STEPS)
 def test_a_run_goes_on_where_its_worker_died(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis], die_at: str
+    documents: KeptDocuments, workflow: Callable[[], GraphWorkflow], die_at: str
 ) -> None:
     """A new worker does only the steps that are not kept, and its result is that of an undisturbed run."""
 
@@ -207,7 +211,7 @@ async def cut(url: str, run_id: UUID, step: int, keep_writes: bool) -> None:
 @pytest.mark.parametrize("step", range(-1, len(STEPS)))
 def test_a_run_goes_on_from_every_state_that_a_kill_can_leave(
     documents: KeptDocuments,
-    workflow: Callable[[], ContractAnalysis],
+    workflow: Callable[[], GraphWorkflow],
     empty_database: str,
     step: int,
     keep_writes: bool,
@@ -225,7 +229,7 @@ def test_a_run_goes_on_from_every_state_that_a_kill_can_leave(
 
 
 def test_a_finished_run_returns_its_result_again(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis]
+    documents: KeptDocuments, workflow: Callable[[], GraphWorkflow]
 ) -> None:
     """A worker that died after the last step and before it said so costs nothing twice."""
 
@@ -240,7 +244,7 @@ def test_a_finished_run_returns_its_result_again(
 
 
 def test_a_forgotten_run_leaves_no_row(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis], checkpointer: Checkpointer
+    documents: KeptDocuments, workflow: Callable[[], GraphWorkflow], checkpointer: Checkpointer
 ) -> None:
     """Nothing is kept of it, all is kept of another; to forget what is unknown is fine."""
 
@@ -260,9 +264,7 @@ def test_a_forgotten_run_leaves_no_row(
     run(main)
 
 
-def test_runs_on_one_workflow_do_not_mix(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis]
-) -> None:
+def test_runs_on_one_workflow_do_not_mix(documents: KeptDocuments, workflow: Callable[[], GraphWorkflow]) -> None:
     """Each of several runs at once has its own document, steps and result."""
 
     async def main() -> None:
@@ -285,7 +287,7 @@ def test_runs_on_one_workflow_do_not_mix(
 
 def test_checkpoints_hold_json_only(
     documents: KeptDocuments,
-    workflow: Callable[[], ContractAnalysis],
+    workflow: Callable[[], GraphWorkflow],
     checkpointer: Checkpointer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -312,7 +314,7 @@ def test_checkpoints_hold_json_only(
     [{}, {"document_id": 5}, {"document_id": "x"}, {"document_id": str(UUID(int=1)), "more": 1}, {"id": "x"}],
 )
 def test_other_input_is_refused_with_an_example(
-    workflow: Callable[[], ContractAnalysis], input_data: dict[str, object]
+    workflow: Callable[[], GraphWorkflow], input_data: dict[str, object]
 ) -> None:
     """The message says what the input must be."""
     with pytest.raises(InvalidInputError, match=r'the input of contract_analysis is \{"document_id"'):
@@ -320,7 +322,7 @@ def test_other_input_is_refused_with_an_example(
 
 
 def test_a_document_of_another_user_does_not_exist(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis]
+    documents: KeptDocuments, workflow: Callable[[], GraphWorkflow]
 ) -> None:
     """A run sees its own user's documents only."""
 
@@ -333,7 +335,7 @@ def test_a_document_of_another_user_does_not_exist(
 
 
 def test_an_unreadable_document_fails_for_good(
-    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis]
+    documents: KeptDocuments, workflow: Callable[[], GraphWorkflow]
 ) -> None:
     """The reason reaches the caller as it is, at the first try and at the next."""
 

@@ -73,6 +73,9 @@ def process_lines(process: LocalProcess) -> Iterator[str]:
             f"  runtime   {runtime['name']}: {counts['in_flight']} calls in flight, {counts['waiting']} waiting, "
             f"{counts['abandoned']} abandoned, {counts['finished']} finished, {counts['restarts']} restarts"
         )
+    started, ended, lost = (report["counts"].get(f"Worker{fate}", 0) for fate in ("Started", "Ended", "Lost"))
+    if started or ended or lost:
+        yield f"  workers   {started} started, {ended} recycled, {lost} lost"
     for resource in report["resources"]:
         counts = resource["statistics"]
         yield (

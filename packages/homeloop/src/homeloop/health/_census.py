@@ -4,10 +4,13 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import call
 from types import CodeType
 from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary, ref
 
 from homeloop.runtime import is_ours
 
@@ -16,6 +19,8 @@ AnyTask = asyncio.Task[Any]  # Any: nobody looks into results
 
 _LANGGRAPH = f"{os.sep}langgraph{os.sep}"
 _whose: dict[str, Literal["homeloop", "langgraph", ""]] = {}  # by file
+_is_done: Callable[[AnyTask | None], bool] = cast("Any", asyncio.Task).done  # of C, and of tasks of C only
+_FEW = 1000  # kinds of tasks that are gone, which need not be forgotten
 
 
 @dataclass(slots=True)
@@ -34,59 +39,106 @@ class LoopTasks:
     pending: Counter[str] = field(default_factory=Counter[str])
 
 
-def take_census(loops: Iterable[Loop]) -> dict[Loop, LoopTasks]:
-    """
-    Count the tasks of this process.
-
-    Args:
-        loops: Those that are known. Others are found by their tasks, where the interpreter tells them.
-
-    Thread: any. One pass of some 0.3 µs a task, which the loops' threads interrupt at will.
-    """
-    kinds_of: dict[Loop, dict[str, _Kind]] = {}
-    one_by_one: list[AnyTask] = []
-    # What is done for each of tens of thousands is here, in one frame; all else is done for each kind of them.
-    for task in find_tasks(loops):
-        kinds = kinds_of.get(loop := task.get_loop())
-        if kinds is None:
-            kinds = kinds_of[loop] = {}
-        coroutine: Any = task.get_coro()
-        try:
-            name, code = coroutine.__qualname__, coroutine.cr_code
-        except AttributeError:  # a generator, or an awaitable of C
-            one_by_one.append(task)
-            continue
-        kind = kinds.get(name)
-        if kind is None:
-            kind = kinds[name] = _Kind(code, _owner(coroutine))
-        if kind.code is not code or kind.owner == "homeloop":  # of the same name; or around another one
-            one_by_one.append(task)
-        elif task.done():
-            kind.ended += 1
-        else:
-            kind.pending += 1
-    tasks_of = {loop: _sum_up(kinds) for loop, kinds in kinds_of.items()}
-    for task in one_by_one:
-        _count_in(tasks_of[task.get_loop()], task)
-    return tasks_of
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # counted by identity, which is quick
 class _Kind:
-    """The tasks of a loop that run the same function."""
+    """
+    The tasks of a loop that run the same function.
 
-    code: CodeType
-    owner: Literal["homeloop", "langgraph", ""]
-    ended: int = 0
-    pending: int = 0
+    Attributes:
+        loop: Not kept.
+        one_by_one: Whether each has to be looked at: homeloop's coroutine is around another one, or there is none.
+    """
+
+    loop: "ref[Loop]"
+    name: str
+    code: CodeType | None
+    is_langgraphs: bool
+    one_by_one: bool
 
 
-def _sum_up(kinds: dict[str, _Kind]) -> LoopTasks:
-    return LoopTasks(
-        sum(kind.ended + kind.pending for kind in kinds.values()),
-        sum(kind.pending for kind in kinds.values() if kind.owner == "langgraph"),
-        Counter({name: kind.pending for name, kind in kinds.items() if kind.pending}),
-    )
+class Census:
+    """
+    Counts the tasks of this process, again and again. Thread: any.
+
+    A task's kind is found once and remembered (some 100 bytes each). What is done for each of tens of thousands
+    once a second is what health costs: that is done in C here, the rest for kinds and for tasks that are new.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: WeakKeyDictionary[Loop, dict[tuple[str, int], _Kind]] = WeakKeyDictionary()
+        self._kind_of: dict[ref[AnyTask], _Kind] = {}  # some of tasks that are gone: references stay different
+
+    def take(self, loops: Iterable[Loop]) -> dict[Loop, LoopTasks]:
+        """
+        Count them.
+
+        Args:
+            loops: Those that are known. Others are found by their tasks, where the interpreter tells them.
+        """
+        references = tuple(find_references(loops))
+        tasks: tuple[AnyTask | None, ...] = tuple(map(call, references))
+        kinds = tuple(map(self._kind_of.get, references))
+        done: Iterable[bool]
+        try:
+            done = tuple(map(_is_done, tasks))
+        except TypeError:  # one has gone meanwhile, or is of a class of its own
+            done = tuple(task is not None and task.done() for task in tasks)
+        counts = Counter(kinds)
+        if None in counts:
+            self._learn(references, tasks, kinds)
+            kinds = tuple(map(self._kind_of.get, references))
+            counts = Counter(kinds)
+        ended = Counter(compress(kinds, done))
+        self._forget_gone(references)
+        tasks_of: dict[Loop, LoopTasks] = {}
+        for kind, number in counts.items():
+            if kind is not None and not kind.one_by_one and (loop := kind.loop()) is not None:
+                _add(tasks_of.setdefault(loop, LoopTasks()), kind, number, number - ended[kind])
+        if any(kind is not None and kind.one_by_one for kind in counts):
+            for reference, task in zip(references, tasks, strict=True):
+                if task is not None and (found := self._kind_of.get(reference)) is not None and found.one_by_one:
+                    _count_in(tasks_of.setdefault(task.get_loop(), LoopTasks()), task)
+        return tasks_of
+
+    def _learn(
+        self,
+        references: Sequence["ref[AnyTask]"],
+        tasks: Sequence[AnyTask | None],
+        kinds: Sequence[_Kind | None],
+    ) -> None:
+        """Remember the kinds of the tasks that are new: in one frame, as there may be thousands of them."""
+        known_of: dict[Loop, dict[tuple[str, int], _Kind]] = {}
+        for reference, task, kind in zip(references, tasks, kinds, strict=True):
+            if kind is not None or task is None:
+                continue
+            known = known_of.get(loop := task.get_loop())
+            if known is None:
+                known = known_of[loop] = self._kinds.setdefault(loop, {})
+            coroutine: Any = task.get_coro()
+            try:
+                # The kind keeps the code, so that nothing else gets its number.
+                key = coroutine.__qualname__, id(coroutine.cr_code)
+            except AttributeError:  # a generator, or an awaitable of C
+                key = "", 0
+            kind = known.get(key)
+            if kind is None:
+                owner = _owner(coroutine)
+                one_by_one = not key[1] or owner == "homeloop"
+                code = getattr(coroutine, "cr_code", None)
+                kind = known[key] = _Kind(ref(loop), key[0], code, owner == "langgraph", one_by_one)
+            self._kind_of[reference] = kind
+
+    def _forget_gone(self, references: tuple["ref[AnyTask]", ...]) -> None:
+        if len(self._kind_of) > 2 * len(references) + _FEW:
+            known = self._kind_of
+            self._kind_of = {each: kind for each in references if (kind := known.get(each)) is not None}
+
+
+def _add(tasks: LoopTasks, kind: _Kind, total: int, pending: int) -> None:
+    tasks.total += total
+    tasks.langgraph += pending if kind.is_langgraphs else 0
+    if pending:
+        tasks.pending[kind.name] += pending
 
 
 def _count_in(tasks: LoopTasks, task: AnyTask) -> None:
@@ -125,24 +177,30 @@ def is_langgraphs(task: AnyTask) -> bool:
     return _owner(_outermost(task)) == "langgraph"
 
 
-def tasks_known(_: Iterable[Loop]) -> Iterable[AnyTask]:
-    """Return all tasks of this process, before Python 3.14."""
+def references_known(_: Iterable[Loop]) -> "Iterable[ref[AnyTask]]":
+    """Return references to all tasks of this process, before Python 3.14."""
     # `asyncio.all_tasks` looks through the tasks of all loops for those of one, so asking it for each of twenty
     # loops takes twenty times as long; and it begins anew when a loop makes a task meanwhile. What it reads is
     # copied in one step.
     known: Any = getattr(asyncio.tasks, "_scheduled_tasks", None)  # since Python 3.12
     if known is None:
         known = cast("Any", asyncio.tasks)._all_tasks
-    return tuple(task for each in known.data.copy() if (task := each()) is not None)
+    copied: set[ref[AnyTask]] = known.data.copy()
+    return copied
 
 
-def tasks_asked_for(loops: Iterable[Loop]) -> Iterable[AnyTask]:
-    """Return the pending tasks of these loops, as any Python tells them."""
-    return tuple(task for loop in loops for task in asyncio.all_tasks(loop))
+def references_asked_for(loops: Iterable[Loop]) -> "Iterable[ref[AnyTask]]":
+    """Return references to the pending tasks of these loops, as any Python tells them."""
+    return tuple(ref(task) for loop in loops for task in asyncio.all_tasks(loop))
 
 
-find_tasks = tasks_asked_for if sys.version_info >= (3, 14) else tasks_known
+find_references = references_asked_for if sys.version_info >= (3, 14) else references_known
 """How the tasks of this process are found, of loops that are known at least. Thread: any."""
+
+
+def find_tasks(loops: Iterable[Loop]) -> tuple[AnyTask, ...]:
+    """Return the tasks of this process, of loops that are known at least. Thread: any."""
+    return tuple(task for each in find_references(loops) if (task := each()) is not None)
 
 
 def _outermost(task: AnyTask) -> Any:

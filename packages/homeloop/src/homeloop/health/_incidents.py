@@ -138,7 +138,7 @@ def _facts(event: Event) -> Iterator[tuple[str, str]]:
         case TaskSpilled():
             yield "created at", event.created_at
         case WorkerLost():
-            yield "worker", f"pid {event.pid}, after {event.runs} runs"
+            yield "worker", f"pid {event.pid}" + (f", after {event.runs} runs" if event.runs is not None else "")
             yield "exit code", str(event.exitcode)
         case _:
             pass

@@ -25,7 +25,7 @@ from homeloop._events import (
     logger,
 )
 from homeloop._figures import resource_sources
-from homeloop.health._census import Loop, LoopTasks, take_census
+from homeloop.health._census import Census, Loop, LoopTasks
 from homeloop.health._describing import affinity_elsewhere, describe_unknown, describe_watched
 from homeloop.health._door import Door
 from homeloop.health._incidents import Incidents
@@ -150,14 +150,15 @@ class HealthMonitor:
         """
         Watch a loop that is no runtime's: a server's, a notebook's, a test's. Needed once for each.
 
-        It is not kept, and no longer watched once it is closed.
+        It is not kept, and no longer watched once it is closed. Several may ask for the same loop, each of whom
+        ends only what it has begun: it is watched as long as one of them has not, or `start` was called on it.
 
         Args:
             loop: The running one by default.
-            name: For people, and for metrics; its thread's name by default.
+            name: For people, and for metrics; its thread's name by default. That of the first who asks stays.
 
         Returns:
-            A function that ends the watching; calling it twice is harmless.
+            A function that ends this watching; calling it twice is harmless.
 
         Raises:
             RuntimeError: No loop was given and none is running.
@@ -166,13 +167,18 @@ class HealthMonitor:
         watched = loop or asyncio.get_running_loop()
         home = loop_affinity(watched) if watched is running else affinity_elsewhere(watched)
         pulse = Pulse(name or home.thread, watched, home, get_ident() if watched is running else 0, is_ours=False)
-        pulse = self._pulses.setdefault(home.loop, pulse)  # it may be watched already
+        watch = object()
+        with self._lock:
+            pulse = self._pulses.setdefault(home.loop, pulse)  # it may be watched already
+            pulse.watches.add(watch)
         if self.is_started:
             self._begin()
 
         def unwatch() -> None:
-            if self._pulses.get(home.loop) is pulse:
-                del self._pulses[home.loop]
+            with self._lock:
+                pulse.watches.discard(watch)
+                if not (pulse.watches or pulse.is_ours) and self._pulses.get(home.loop) is pulse:
+                    del self._pulses[home.loop]
 
         return unwatch
 
@@ -180,9 +186,9 @@ class HealthMonitor:
         """
         Tell how the loops are now.
 
-        Tasks, calls and resources are counted at the call, which takes some 0.7 ms per 1,000 tasks; lag, load and
-        what blocks are as they were when the thread last looked. Without `start` there is no such thread, and
-        nobody hears of incidents.
+        Tasks, calls and resources are counted at the call, which takes some 0.15 ms per 1,000 tasks, and 0.7 ms
+        for 1,000 that it sees for the first time; lag, load and what blocks are as they were when the thread last
+        looked. Without `start` there is no such thread, and nobody hears of incidents.
         """
         if self.is_started:
             self._begin_if_needed()
@@ -287,6 +293,7 @@ class HealthMonitor:
         self._pulses: dict[int, Pulse] = {}  # by the loop's number
         self._incidents = Incidents()
         self._peaks = Peaks()
+        self._census = Census()
         self._tree = TaskTree()
         self._found: frozenset[tuple[str, str]] = frozenset()
         self._due = 0.0  # monotonic: when the watchdog wants to look again
@@ -388,7 +395,7 @@ class HealthMonitor:
 
     def _loops(self) -> tuple[LoopHealth, ...]:
         watched = self._watched()
-        census = take_census(watched)
+        census = self._census.take(watched)
         known = [describe_watched(pulse, loop, census.get(loop, LoopTasks())) for loop, pulse in watched.items()]
         others = [
             describe_unknown(loop, tasks)

@@ -76,6 +76,7 @@ class Pulse:
     Attributes:
         stall: What keeps the loop from running now; None if nothing does.
         last_stall: The last one that is over.
+        watches: Those who asked for it, other than the runtime that it is the loop of.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Pulse:
         self.is_ours = is_ours
         self.stall: Stall | None = None
         self.last_stall: Stall | None = None
+        self.watches: set[object] = set()
         self._loop = ref(loop)  # nobody's loop is kept
         self._ident = ident
         self._asked: float | None = None  # monotonic

@@ -16,6 +16,7 @@ from homeloop.async_utils import start_event_loop_monitoring
 app = Celery("health", broker=os.environ["SEED_BROKER"], backend=os.environ["SEED_BROKER"])
 app.conf.update(
     task_default_queue=os.environ["SEED_QUEUE"],
+    worker_max_tasks_per_child=int(os.environ.get("MAX_TASKS", "0")) or None,
     control_exchange=f"{os.environ['SEED_QUEUE']}-control",  # other tests' workers must not answer
 )
 install(app)

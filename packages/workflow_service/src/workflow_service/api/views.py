@@ -49,6 +49,25 @@ class CancelRequest(BaseModel):
     mode: CancelMode = CancelMode.INTERRUPT
 
 
+class AnswerRequest(BaseModel):
+    """Answer what a run asks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answers: Annotated[
+        dict[str, Any], Field(min_length=1, description="By the question's id; what is left out is asked again.")
+    ]  # Any: JSON; the graph checks it
+
+
+class QuestionView(BaseModel):
+    """What a run asks a person."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    value: Any  # Any: JSON, as the workflow put it
+
+
 class Accepted(BaseModel):
     """A run that is committed."""
 
@@ -81,6 +100,7 @@ class RunDetail(RunView):
 
     input_data: dict[str, Any]
     options: dict[str, Any]
+    questions: list[QuestionView]
 
 
 class RunPage(BaseModel):

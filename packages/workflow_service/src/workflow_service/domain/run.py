@@ -11,12 +11,14 @@ JsonObject = Mapping[str, Any]  # Any: JSON, checked where it enters the service
 
 
 class RunStatus(StrEnum):
-    """Where a run stands; it leaves the last four only when a person resumes it."""
+    """Where a run stands; it leaves the last five only when a person acts."""
 
     QUEUED = "queued"
     RUNNING = "running"
     CANCELLING = "cancelling"
     """As running, but its worker has been told to stop."""
+    WAITING = "waiting"
+    """A person has to answer before it goes on; it is nobody's until then."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -69,6 +71,14 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a run asks a person. ``id`` is no other question's; ``value`` is JSON, as the workflow put it."""
+
+    id: str
+    value: Any  # Any: JSON
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """What a user asks for: committed before anything is enqueued."""
 
@@ -85,6 +95,7 @@ class Run:
 
     ``attempt`` counts the workers that have claimed it; ``percent`` and ``step`` are of its last recorded step.
     ``cancel_mode`` is how it was told to end, if it was. ``is_kept``: what it needs for going on is still there.
+    ``questions`` are what it waits for, ``answers`` all that were ever given, by the question's id.
     """
 
     id: UUID
@@ -102,6 +113,8 @@ class Run:
     step: str | None = None
     cancel_mode: CancelMode | None = None
     is_kept: bool = True
+    questions: tuple[Question, ...] = ()
+    answers: JsonObject = field(default_factory=dict)
 
     @property
     def can_cancel(self) -> bool:
@@ -154,6 +167,8 @@ class EventKind(StrEnum):
     REQUEUED = "requeued"
     RESUMED = "resumed"
     CANCELLING = "cancelling"
+    WAITING = "waiting"
+    ANSWERED = "answered"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"

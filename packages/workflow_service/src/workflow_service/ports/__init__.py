@@ -17,6 +17,7 @@ from workflow_service.domain.run import (
     JsonObject,
     NewRun,
     Progress,
+    Question,
     Run,
     RunEvent,
     RunStatus,
@@ -42,6 +43,7 @@ from workflow_service.ports.errors import (
     TooLargeError,
     UnreadableDocumentError,
     UnsupportedMediaTypeError,
+    WaitingError,
     WorkflowError,
 )
 
@@ -82,6 +84,7 @@ __all__ = (
     "UnreadableDocumentError",
     "UnsupportedMediaTypeError",
     "UsageStore",
+    "WaitingError",
     "WebhookSender",
     "WebhookStore",
     "Workflow",
@@ -130,7 +133,8 @@ class RunContext:
     """What a workflow is told of the run it works for.
 
     ``attempt`` is the number of the claim that it works under: what it keeps is kept as long as that claim holds.
-    None for a workflow that is run without the service's queue.
+    None for a workflow that is run without the service's queue. ``answers``: all that were ever given by a person,
+    by the question's id.
     """
 
     run_id: UUID
@@ -139,6 +143,7 @@ class RunContext:
     report: Report
     drain: Drain = field(default_factory=Drain)
     attempt: int | None = None
+    answers: JsonObject = field(default_factory=dict)
 
 
 class RunStore(Protocol):
@@ -221,6 +226,10 @@ class RunStore(Protocol):
         """End a run as cancelled, in the mode that was asked for. Raises ClaimLostError."""
         ...
 
+    async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
+        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError."""
+        ...
+
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
         """Give a run back for another attempt after a pause that grows with each; False if it is dead now.
 
@@ -232,8 +241,8 @@ class RunStore(Protocol):
     async def request_cancel(self, user_id: str, run_id: UUID, mode: CancelMode) -> Run | None:
         """Tell a run to end, and return it; None if the user has no such run.
 
-        A queued run ends at once, and any run does by KILL: whoever holds a claim on it holds it no longer. A run
-        that is told again ends in the harder of the two modes.
+        A queued or waiting run ends at once, and any run does by KILL: whoever holds a claim on it holds it no
+        longer. A run that is told again ends in the harder of the two modes.
 
         Raises:
             RunStateError: The run has ended. Nothing was changed.
@@ -245,6 +254,15 @@ class RunStore(Protocol):
 
         Raises:
             RunStateError: The run has not ended, has succeeded, or nothing is kept of it. Nothing was changed.
+        """
+        ...
+
+    async def answer(self, user_id: str, run_id: UUID, answers: JsonObject) -> Run | None:
+        """Queue a waiting run, to go on with the answers to its questions, by their ids; None as request_cancel.
+
+        Raises:
+            RunStateError: The run does not wait. Nothing was changed.
+            InvalidInputError: No answer, or one to a question that the run does not ask. Nothing was changed.
         """
         ...
 
@@ -400,6 +418,7 @@ class Workflow(Protocol):
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
             ClaimLostError: The attempt holds the run no longer: what it was about to keep was not kept.
             DrainedError: It was asked to end at a step boundary, and can go on from there.
+            WaitingError: A person has to answer first; with the answers it goes on from there.
 
         Cancellation: the run was interrupted, or its worker stops; it can go on after the last whole step.
         """

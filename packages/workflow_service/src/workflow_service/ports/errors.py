@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workflow_service.domain.run import RunStatus
+from workflow_service.domain.run import Question, RunStatus
 
 
 class ServiceError(Exception):
@@ -81,6 +81,17 @@ class ProcessLostError(ServiceError):
 
 class DrainedError(ServiceError):
     """A workflow was asked to end at a step boundary, and has."""
+
+
+class WaitingError(ServiceError):
+    """A workflow cannot go on before a person has answered; it keeps where it stands."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        super().__init__(tuple(questions))
+        self.questions = tuple(questions)
+
+    def __str__(self) -> str:
+        return f"the run waits for {len(self.questions)} answer(s) of a person"
 
 
 class ClaimLostError(ServiceError):

@@ -1,13 +1,13 @@
-"""What follows on a run's end: resume it, delete it, forget what it keeps."""
+"""What people do with runs that rest: answer one, resume it, delete it; and what ended ones keep is forgotten."""
 
 import asyncio
 import logging
 from collections.abc import Mapping
 from uuid import UUID
 
-from workflow_service.domain.run import Run
+from workflow_service.domain.run import JsonObject, Run
 from workflow_service.ports import JobQueue, RunStore, StoreUnavailableError, Workflow
-from workflow_service.usecases.submission import enqueue
+from workflow_service.usecases.submission import enqueue, refuse_what_cannot_be_stored
 
 _FORGET_BOUND = 10.0  # seconds for one run; who waits are the next ones, or a person who deletes a run
 
@@ -23,6 +23,24 @@ async def resume_run(user_id: str, run_id: UUID, *, runs: RunStore, queue: JobQu
     Cancellation: the run may or may not be queued.
     """
     run = await runs.resume(user_id, run_id)
+    if run is not None:
+        await enqueue(run, queue)
+    return run
+
+
+async def answer_run(
+    user_id: str, run_id: UUID, answers: JsonObject, *, runs: RunStore, queue: JobQueue
+) -> Run | None:
+    """Queue the user's waiting run again, to go on with answers to its questions; None if there is none.
+
+    Raises:
+        RunStateError: The run does not wait.
+        InvalidInputError: No answer, one to a question that the run does not ask, or one that cannot be stored.
+
+    Cancellation: the answers may or may not be kept; once they are, another try is refused.
+    """
+    refuse_what_cannot_be_stored("answers", answers)
+    run = await runs.answer(user_id, run_id, answers)
     if run is not None:
         await enqueue(run, queue)
     return run

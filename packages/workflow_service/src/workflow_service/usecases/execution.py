@@ -20,6 +20,7 @@ from workflow_service.ports import (
     RunStore,
     RunTimeoutError,
     StoreUnavailableError,
+    WaitingError,
     WorkflowError,
 )
 
@@ -40,8 +41,9 @@ async def execute_run(
 
     What the workflow raises ends the run as failed: with its own words if the input is at fault, else with
     words that tell where the log has more. What was away (database, model, a process of its own that died) leads
-    to another attempt after a pause; after too many of them the run is dead. A run that another worker has taken
-    over, or that was killed, is left without a word.
+    to another attempt after a pause; after too many of them the run is dead. One that asks a person waits, and is
+    nobody's, until it has been answered. A run that another worker has taken over, or that was killed, is left
+    without a word.
 
     Args:
         run_id: The run.
@@ -178,6 +180,9 @@ class _Attempt:
             await self._runs.cancel(self._claim)
         elif is_drained:  # this process drains its work before it stops
             await self._runs.release(self._claim)
+        elif isinstance(ending.error, WaitingError):
+            _logger.info("run %s: %s", self._run_id, ending.error)
+            await self._runs.wait_for_answers(self._claim, ending.error.questions)
         elif isinstance(ending.error, _ANOTHER_ATTEMPT_MAY_DO):
             await self._retry_later(ending.error)
         elif ending.is_cancelled:

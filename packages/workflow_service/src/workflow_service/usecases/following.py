@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from uuid import UUID
 
-from workflow_service.domain.run import Run, RunEvent
+from workflow_service.domain.run import Run, RunEvent, RunStatus
 from workflow_service.ports import RunFeed, RunStore
 
 LOOK_ANYWAY = 10.0
@@ -47,16 +47,21 @@ async def follow_run(
 
 
 async def wait_for_end(user_id: str, run_id: UUID, timeout: float, *, runs: RunStore, feed: RunFeed) -> Run | None:
-    """Return the user's run when it has ended, or as it stands after ``timeout`` seconds; None if there is none.
+    """Return the user's run when it has ended or waits for a person, or as it stands after ``timeout`` seconds.
 
-    Holds no database connection while it waits.
+    None if there is none. Holds no database connection while it waits.
     """
     run = None
     async with feed.watch(run_id) as wait:
         deadline = asyncio.get_running_loop().time() + timeout
-        while (run := await runs.get(user_id, run_id)) is not None and not run.status.is_final:
+        while (run := await runs.get(user_id, run_id)) is not None and not _rests(run):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
             await wait(min(left, LOOK_ANYWAY))
     return run
+
+
+def _rests(run: Run) -> bool:
+    """Whether nothing more happens to a run before somebody acts."""
+    return run.status.is_final or run.status is RunStatus.WAITING

@@ -90,7 +90,8 @@ class _Attempt:
         hear = self._performer.report_through(self._hear)
         if options.isolation is Isolation.PROCESS:
             elsewhere = self._performer.elsewhere
-            asked = (run.id, run.attempt, run.user_id, run.workflow_name, dict(run.input_data))
+            data, answers = dict(run.input_data), dict(run.answers)
+            asked = (run.id, run.attempt, run.user_id, run.workflow_name, data, answers)
             return await run_apart(
                 elsewhere,
                 *asked,
@@ -106,7 +107,9 @@ class _Attempt:
             if self._lost is not None:
                 raise self._lost
 
-        context = RunContext(run.id, run.user_id, run.input_data, report, self._drain, run.attempt)
+        context = RunContext(
+            run.id, run.user_id, run.input_data, report, self._drain, run.attempt, answers=run.answers
+        )
         result = await run_apart(
             _run_until_lost, workflow, context, isolation=options.isolation, timeout=options.timeout, name=name
         )
@@ -156,6 +159,7 @@ async def perform_elsewhere(
     user_id: str,
     workflow_name: str,
     input_data: JsonObject,
+    answers: JsonObject,
     report: Report,
     *,
     workflows: Mapping[str, Workflow],
@@ -179,7 +183,7 @@ async def perform_elsewhere(
 
     await report(_PROCESS, os.getpid(), "")
     workflow = find_workflow(workflow_name, workflows)
-    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain, attempt))
+    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain, attempt, answers))
 
 
 def find_workflow(name: str, workflows: Mapping[str, Workflow]) -> Workflow:

@@ -44,7 +44,7 @@ async def submit_run(
         known = ", ".join(sorted(workflows)) or "none"
         raise InvalidInputError(f"there is no workflow {new.workflow_name!r}; known: {known}")
     for name, value in (("input_data", new.input_data), ("options", new.options)):
-        _refuse_what_cannot_be_stored(name, value)
+        refuse_what_cannot_be_stored(name, value)
     workflow.check(new.input_data)
     if (webhook_url := new.options.get("webhook_url")) is not None:
         webhooks.check(webhook_url)
@@ -62,7 +62,8 @@ async def enqueue(run: Run, queue: JobQueue) -> None:
         _logger.warning("run %s is committed but not enqueued; the reaper will do it: %s", run.id, error)
 
 
-def _refuse_what_cannot_be_stored(name: str, value: Any) -> None:  # Any: parsed JSON
+def refuse_what_cannot_be_stored(name: str, value: Any) -> None:  # Any: parsed JSON
+    """Raise InvalidInputError for a value, called ``name``, that the database cannot hold."""
     for place, fault in _faults(name, value, 0):
         is_path = place.startswith(name)  # not "a key in input_data"
         raise InvalidInputError(f"{place} {fault}", [(place, fault)] if is_path else ())

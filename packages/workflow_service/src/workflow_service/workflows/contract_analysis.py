@@ -6,24 +6,13 @@ from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, StateGraph
-from langgraph.runtime import RunControl
 
 from workflow_service.domain.analysis import assess, extract, merge, segment, windows
 from workflow_service.domain.contract import Clause, ContractReport, Finding, FindingKind, Severity
 from workflow_service.domain.document import DocumentText, Page, Span
 from workflow_service.domain.run import JsonObject
-from workflow_service.ports import (
-    DocumentParser,
-    DocumentStore,
-    DrainedError,
-    InvalidInputError,
-    LanguageModel,
-    Report,
-    RunContext,
-    WorkflowError,
-)
+from workflow_service.ports import InvalidInputError, WorkflowError
 from workflow_service.workflows.contract_reading import (
     Contract,
     ModelReading,
@@ -31,10 +20,8 @@ from workflow_service.workflows.contract_reading import (
     read_windows,
     reading_report,
 )
-from workflow_service.workflows.engine.kept import Checkpointer
-
-_REPORT = "report"  # the key, in a run's configuration, of what tells the steps; it never enters the state
-_RESULT = "result"  # the key, in the state, of what a run returns; its last step sets it
+from workflow_service.workflows.graphs import GraphWorkflow, report, user_of
+from workflow_service.workflows.plugins import WorkflowTools
 
 _DOCUMENT: JsonObject = {
     "type": "string",
@@ -48,11 +35,16 @@ class AnalysisInput(TypedDict):
     """What a run begins with."""
 
     document_id: str
-    user_id: str
     with_model: NotRequired[bool]
 
 
-class AnalysisState(AnalysisInput):
+class AnalysisOutput(TypedDict):
+    """What a run gives."""
+
+    result: JsonObject
+
+
+class AnalysisState(AnalysisInput, AnalysisOutput):
     """What is kept between the steps: JSON values only, so that any checkpoint store and version can read it."""
 
     windows: list[list[int]]
@@ -63,48 +55,45 @@ class AnalysisState(AnalysisInput):
     clauses: list[JsonObject]
     findings: list[JsonObject]
     risks: list[JsonObject]
-    result: JsonObject
 
 
 Update = dict[str, Any]  # Any: a part of AnalysisState, which TypedDict cannot say
-Graph = StateGraph[AnalysisState, None, AnalysisInput, AnalysisState]
+Graph = StateGraph[AnalysisState, None, AnalysisInput, AnalysisOutput]
 
 
-class ContractAnalysis:
-    """A LangGraph workflow in five steps, each kept before the next begins; a sixth is a language model's reading.
+def contract_analysis(tools: WorkflowTools, reading: ModelReading | None = None) -> GraphWorkflow:
+    """Make the workflow: a graph of five steps; a sixth is a language model's reading.
 
     Args:
-        documents: Where uploaded files are.
-        parser: Turns a file into text.
-        checkpointer: Lends the savers of runs.
-        model: Reads beside the rules in runs that ask for it; None: there is none to ask.
-        reading: Whether it reads where a run does not say, and how much.
+        tools: Where files are and what reads them; its model reads beside the rules in runs that ask for it.
+        reading: Whether the model reads where a run does not say, and how much.
     """
-
-    name = "contract_analysis"
-    description = (
-        "Reads a contract and lists its parties, dates, term, governing law, money, obligations and risky "
-        "clauses, each with its place in the text."
+    steps = _Steps(tools, reading or ModelReading())
+    return GraphWorkflow(
+        name="contract_analysis",
+        description=(
+            "Reads a contract and lists its parties, dates, term, governing law, money, obligations and risky "
+            "clauses, each with its place in the text."
+        ),
+        input_schema=steps.input_schema(),
+        graph=steps.graph(),
+        checkpointer=tools.checkpointer,
+        begin=steps.begin,
+        result="result",
     )
 
-    def __init__(
-        self,
-        documents: DocumentStore,
-        parser: DocumentParser,
-        checkpointer: Checkpointer,
-        model: LanguageModel | None = None,
-        reading: ModelReading | None = None,
-    ) -> None:
-        self._documents = documents
-        self._parser = parser
-        self._checkpointer = checkpointer
-        self._model = model
-        self._reading = reading or ModelReading()
-        self._graph = self._build()
 
-    @property
+class _Steps:
+    """What the nodes do."""
+
+    def __init__(self, tools: WorkflowTools, reading: ModelReading) -> None:
+        self._documents = tools.documents
+        self._parser = tools.parser
+        self._model = tools.model
+        self._reading = reading
+
     def input_schema(self) -> JsonObject:
-        """The document, and whether the model reads too where there is one."""
+        """Return that of the document, and whether the model reads too where there is one."""
         properties = {"document_id": _DOCUMENT}
         if self._model is not None:
             properties["with_model"] = {
@@ -120,54 +109,17 @@ class ContractAnalysis:
             "additionalProperties": False,
         }
 
-    def check(self, input_data: JsonObject) -> None:
-        """Raise InvalidInputError unless the input names a document, and a model only if there is one."""
-        _document_id(input_data)
-        self._with_model(input_data)
-
-    async def run(self, context: RunContext) -> JsonObject:
-        """Run the steps that are not done yet, and return the result.
-
-        A run that is finished returns its result again; a run whose worker died goes on after its last step.
+    def begin(self, input_data: JsonObject) -> AnalysisInput:
+        """Return what a run begins with: whether the model reads is decided here, and holds however it goes on.
 
         Raises:
-            InvalidInputError: The input is not what `check` accepts.
-            WorkflowError: The document does not exist, or cannot be read; the model refused.
-            ModelUnavailableError: The model did not answer; another attempt goes on behind the last window read.
-            StoreUnavailableError: The database did not answer; another attempt goes on.
-            ClaimLostError: The attempt holds the run no longer.
-            DrainedError: It was asked to end between two steps, and has.
+            InvalidInputError: The input names no document, or asks for a model and there is none.
         """
-        document_id = _document_id(context.input_data)
-        config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
-        async with self._checkpointer(context.run_id, context.attempt) as saver:
-            graph = self._graph.compile(checkpointer=saver)
-            kept = await graph.aget_state(config)
-            # Not «kept.next is empty»: that is so, too, when the worker died between the writes of a step and
-            # the checkpoint that takes them up.
-            if _RESULT in kept.values:
-                return _result(kept.values)
-            start: AnalysisInput | None = None  # go on where the checkpoint is; any input would begin anew
-            if kept.created_at is None:
-                start = {
-                    "document_id": str(document_id),
-                    "user_id": context.user_id,
-                    "with_model": self._with_model(context.input_data),
-                }
-            control = RunControl()
-            context.drain.on_request(control.request_drain)
-            try:
-                return _result(await graph.ainvoke(start, config, durability="sync", control=control))
-            except GraphDrained as drained:
-                raise DrainedError("ended between two steps") from drained
+        return {"document_id": str(_document_id(input_data)), "with_model": self._with_model(input_data)}
 
-    async def forget(self, run_id: UUID) -> None:
-        """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer(run_id, None) as saver:
-            await saver.adelete_thread(str(run_id))
-
-    def _build(self) -> Graph:
-        graph: Graph = StateGraph(AnalysisState, input_schema=AnalysisInput)
+    def graph(self) -> Graph:
+        """Return the graph."""
+        graph: Graph = StateGraph(AnalysisState, input_schema=AnalysisInput, output_schema=AnalysisOutput)
         graph.add_node("ingest", self._ingest)
         graph.add_node("segment", _segment)
         graph.add_node("extract", _extract)
@@ -184,7 +136,7 @@ class ContractAnalysis:
         return graph
 
     async def _ingest(self, state: AnalysisState, config: RunnableConfig) -> Update:
-        user_id, document_id = state["user_id"], UUID(state["document_id"])
+        user_id, document_id = user_of(config), UUID(state["document_id"])
         record = await self._documents.get(user_id, document_id)
         content = await self._documents.content(user_id, document_id)
         if record is None or content is None:
@@ -192,7 +144,7 @@ class ContractAnalysis:
         document = await self._parser.parse(content, record.media_type)
         pages = [[page.span.start, page.span.end] for page in document.pages]
         read = f"{_counted(len(pages), 'page')}, {_counted(len(document.text), 'character')}"
-        await _tell(config, "ingest", 20, f"read {read}")
+        await report(config, "ingest", 20, f"read {read}")
         return {"filename": record.filename, "text": document.text, "pages": pages}
 
     def _with_model(self, input_data: JsonObject) -> bool:
@@ -227,18 +179,18 @@ class ContractAnalysis:
         clauses, findings = await asyncio.to_thread(lambda: (_clauses(state), _findings(state)))
         parties = [finding for finding in findings if finding.kind is FindingKind.PARTY]
         run_id = UUID(config.get("configurable", {})["thread_id"])
-        contract = Contract(state["user_id"], run_id, _document(state), clauses, parties)
+        contract = Contract(user_of(config), run_id, _document(state), clauses, parties)
         now = [*read, *await read_windows(model, contract, all_windows[len(read) :])]
         done, total = len(now), len(all_windows)
         believed = sum(len(window["findings"]) for window in now)
         description = f"{model.name} read {done} of {_counted(total, 'part')}, {_counted(believed, 'finding')}"
-        await _tell(config, f"consult {done} of {total}", 80 + 15 * done // total, description)
+        await report(config, f"consult {done} of {total}", 80 + 15 * done // total, description)
         return {"read": now, "windows": [[window.start, window.end] for window in all_windows]}
 
     async def _report(self, state: AnalysisState, config: RunnableConfig) -> Update:
         contract, result = await asyncio.to_thread(self._reported, state)
         figures = f"{_counted(len(contract.findings), 'finding')} in {_counted(len(contract.clauses), 'clause')}"
-        await _tell(config, "report", 100, f"reported {figures}")
+        await report(config, "report", 100, f"reported {figures}")
         return {"result": result}
 
     def _reported(self, state: AnalysisState) -> tuple[ContractReport, JsonObject]:
@@ -263,7 +215,7 @@ class ContractAnalysis:
 
 async def _segment(state: AnalysisState, config: RunnableConfig) -> Update:
     clauses = await asyncio.to_thread(_segmented, state)
-    await _tell(config, "segment", 40, f"found {_counted(len(clauses), 'clause')}")
+    await report(config, "segment", 40, f"found {_counted(len(clauses), 'clause')}")
     return {"clauses": clauses}
 
 
@@ -272,14 +224,14 @@ async def _extract(state: AnalysisState, config: RunnableConfig) -> Update:
     obligations = sum(finding["kind"] == FindingKind.OBLIGATION for finding in findings)
     facts = len(findings) - obligations
     figures = f"{_counted(facts, 'fact')} and {_counted(obligations, 'obligation')}"
-    await _tell(config, "extract", 60, f"found {figures}")
+    await report(config, "extract", 60, f"found {figures}")
     return {"findings": findings}
 
 
 async def _assess(state: AnalysisState, config: RunnableConfig) -> Update:
     risks = await asyncio.to_thread(_found_by, assess, state)
     grave = sum(risk["severity"] == Severity.HIGH for risk in risks)
-    await _tell(config, "assess", 80, f"found {_counted(len(risks), 'risk')}, {grave} of high severity")
+    await report(config, "assess", 80, f"found {_counted(len(risks), 'risk')}, {grave} of high severity")
     return {"risks": risks}
 
 
@@ -293,11 +245,6 @@ def _found_by(
 ) -> list[JsonObject]:
     document = _document(state)
     return [finding.to_json() for finding in reader(document.text, document.pages, _clauses(state))]
-
-
-async def _tell(config: RunnableConfig, step: str, percent: int, description: str) -> None:
-    report: Report = config.get("configurable", {})[_REPORT]
-    await report(step, percent, description)
 
 
 def _document_id(input_data: Mapping[str, Any]) -> UUID:
@@ -324,11 +271,6 @@ def _findings(state: AnalysisState) -> list[Finding]:
 
 def _clauses(state: AnalysisState) -> list[Clause]:
     return [Clause.from_json(clause) for clause in state["clauses"]]
-
-
-def _result(values: Mapping[str, Any]) -> JsonObject:
-    result: JsonObject = values[_RESULT]
-    return result
 
 
 def _counted(count: int, noun: str) -> str:

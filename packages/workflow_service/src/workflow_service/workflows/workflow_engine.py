@@ -33,6 +33,7 @@ class WorkflowEngine:
         *,
         user_id: str,
         run_id: UUID | None = None,
+        answers: JsonObject | None = None,
         report: Report | None = None,
         timeout: float | None = None,
     ) -> JsonObject:
@@ -52,6 +53,7 @@ class WorkflowEngine:
                 input_data,
                 user_id=user_id,
                 run_id=run_id,
+                answers=answers,
                 report=report,
                 timeout=timeout,
             )
@@ -64,6 +66,7 @@ class WorkflowEngine:
         *,
         user_id: str,
         run_id: UUID | None = None,
+        answers: JsonObject | None = None,
         report: Report | None = None,
         timeout: float | None = None,
     ) -> JsonObject:
@@ -76,6 +79,7 @@ class WorkflowEngine:
             user_id: For whom: services, documents and caches are this user's.
             run_id: With one, what was kept under it is not done again, and what is kept stays, so that a call
                 after a failure goes on; `forget` removes it. Without, nothing is kept beyond the call.
+            answers: All that were given to questions of the run so far, by the question's id.
             report: ``await report(step, percent, description)`` is called after each step.
             timeout: Seconds it may take; None for ever.
 
@@ -83,13 +87,14 @@ class WorkflowEngine:
             InvalidInputError: No such workflow, or it cannot take this input. Nothing was done.
             TimeoutError: It took longer, and was cancelled.
             WorkflowError: It cannot do its work; the message says why.
+            WaitingError: It asks a person; a call with the same ``run_id`` and the answers goes on.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt may do.
 
         Cancellation: cancels the workflow, waits for its clean-up, then is raised.
         """
         workflow = self._workflow(workflow_name)
         workflow.check(input_data)
-        context = RunContext(run_id or uuid4(), user_id, input_data, report or _say_nothing)
+        context = RunContext(run_id or uuid4(), user_id, input_data, report or _say_nothing, answers=answers or {})
         try:
             async with asyncio.timeout(timeout):
                 return await workflow.run(context)

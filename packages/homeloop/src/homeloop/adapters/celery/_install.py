@@ -13,6 +13,7 @@ from celery.utils.imports import symbol_by_name
 
 from homeloop import LoopRuntime
 from homeloop.adapters.celery._arguments import check_app, check_functions, check_number, check_task_function
+from homeloop.adapters.celery._children import TellOfChildren
 from homeloop.adapters.celery._give_back import GiveBack, LookForLost
 from homeloop.adapters.celery._hub import CancelWithoutAnswer
 from homeloop.adapters.celery._lifecycle import WARM_UP_TIMEOUT, WarmUp, warm_up_with_worker
@@ -76,7 +77,9 @@ def install(
     if "register_task" in vars(app):
         return
     untyped: Any = app
-    untyped.steps["consumer"].update((CancelWithoutAnswer, GiveBack, LookForLost, RestorePrefetchInTurn))
+    untyped.steps["consumer"].update(
+        (CancelWithoutAnswer, GiveBack, LookForLost, RestorePrefetchInTurn, TellOfChildren)
+    )
     from_function, register, decorator = app._task_from_fun, app.register_task, app.task
 
     def task(*args: Any, **options: Any) -> Any:

@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope, Send
 from workflow_service.api.authentication import INVALID, IsKnown, User
 from workflow_service.api.dependencies import Services
 from workflow_service.api.problems import ProblemResponse, problems
-from workflow_service.api.views import CancelRequest, EventView, RunDetail, RunPage
+from workflow_service.api.views import AnswerRequest, CancelRequest, EventView, RunDetail, RunPage
 from workflow_service.domain.run import Run, RunStatus
 from workflow_service.ports import StoreUnavailableError
-from workflow_service.usecases.afterlife import delete_run, resume_run
+from workflow_service.usecases.afterlife import answer_run, delete_run, resume_run
 from workflow_service.usecases.following import follow_run, wait_for_end
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -67,7 +67,7 @@ async def wait(
     services: Services,
     timeout: Annotated[float, Query(ge=0, le=_LONGEST_WAIT, allow_inf_nan=False, description="Seconds.")] = 30.0,
 ) -> RunDetail:
-    """Return a run when it has ended, or as it stands when the time is over."""
+    """Return a run when it has ended or waits for an answer, or as it stands when the time is over."""
     run = await wait_for_end(user_id, run_id, timeout, runs=services.runs, feed=services.feed)
     if not await is_known():
         detail = "The key was revoked, or the token has expired, while you waited."
@@ -89,6 +89,13 @@ async def cancel(
 async def resume(run_id: UUID, user_id: User, services: Services) -> RunDetail:
     """Let a run that failed, was cancelled or is dead go on after its last whole step."""
     run = await resume_run(user_id, run_id, runs=services.runs, queue=services.queue)
+    return RunDetail.model_validate(_found(run, run_id))
+
+
+@router.post("/{run_id}/answer", status_code=202, responses=problems(400, 404, 409, 413))
+async def answer(run_id: UUID, user_id: User, services: Services, request: AnswerRequest) -> RunDetail:
+    """Answer what a waiting run asks; it goes on."""
+    run = await answer_run(user_id, run_id, request.answers, runs=services.runs, queue=services.queue)
     return RunDetail.model_validate(_found(run, run_id))
 
 

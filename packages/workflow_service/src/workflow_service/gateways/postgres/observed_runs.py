@@ -1,8 +1,9 @@
 """The run store of workers: notes how attempts begin and end, for the figures."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
-from workflow_service.domain.run import Claim, JsonObject
+from workflow_service.domain.run import Claim, JsonObject, Question
 from workflow_service.gateways.metrics import note_claim, note_outcome
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 
@@ -31,6 +32,10 @@ class ObservedRunStore(PostgresRunStore):
     async def release(self, claim: Claim) -> None:
         await super().release(claim)
         note_outcome("given back")
+
+    async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
+        await super().wait_for_answers(claim, questions)
+        note_outcome("waiting")
 
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
         will_go_on = await super().retry_later(claim, error)

@@ -14,7 +14,7 @@ import re
 _COLUMNS = """
 runs.id, runs.user_id, runs.workflow_name, runs.input_data, runs.options, runs.status, runs.attempt,
 runs.created_at, runs.started_at, runs.finished_at, runs.error, runs.percent, runs.step, runs.cancel_mode,
-runs.is_kept, runs.last_seq, runs.request_hash
+runs.is_kept, runs.questions, runs.answers, runs.last_seq, runs.request_hash
 """
 
 _PARAMETER = re.compile(r"\$(\d+)")
@@ -157,7 +157,7 @@ RETURNING id, last_seq
 # A rollback that was asked for stays one, also when the run is killed in the end.
 CANCEL = _told(f"""
 UPDATE workflow.runs
-SET status = 'cancelled', cancel_mode = $2,
+SET status = 'cancelled', cancel_mode = $2, questions = NULL,
     is_kept = 'rollback' NOT IN ($2, coalesce(cancel_mode, '')),
     forget_at = clock_timestamp()
         + make_interval(secs => CASE WHEN 'rollback' IN ($2, coalesce(cancel_mode, '')) THEN 0 ELSE $3 END),
@@ -191,6 +191,21 @@ RETURNING id, last_seq
 RESUME = _told("""
 UPDATE workflow.runs
 SET status = 'queued', error = NULL, finished_at = NULL, cancel_mode = NULL, forget_at = NULL, losses = 0,
+    available_at = '-infinity', sent_at = clock_timestamp(), sent_count = 1, last_seq = last_seq + 1
+WHERE id = $1
+RETURNING id, last_seq
+""")
+
+WAIT = _told("""
+UPDATE workflow.runs
+SET status = 'waiting', questions = $2, lease_owner = NULL, lease_until = NULL, losses = 0, last_seq = last_seq + 1
+WHERE id = $1
+RETURNING id, last_seq
+""")
+
+ANSWER = _told("""
+UPDATE workflow.runs
+SET status = 'queued', questions = NULL, answers = answers || $2,
     available_at = '-infinity', sent_at = clock_timestamp(), sent_count = 1, last_seq = last_seq + 1
 WHERE id = $1
 RETURNING id, last_seq

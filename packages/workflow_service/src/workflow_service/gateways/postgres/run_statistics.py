@@ -3,12 +3,12 @@
 from workflow_service.domain.run_statistics import RunStatistics
 from workflow_service.gateways.postgres.connection import Connect, open_service_session
 
-# Finished runs are left out: they are counted where they finish. In the words of the two indexes of the others.
+# Finished runs are left out: they are counted where they finish. In the words of the three indexes of the others.
 UNFINISHED = """
 SELECT status, count(*) AS number,
        extract(epoch FROM clock_timestamp() - min(created_at))::float8 AS age,
        count(*) FILTER (WHERE lease_until < clock_timestamp()) AS overdue
-FROM workflow.runs WHERE status = 'queued' OR lease_until IS NOT NULL GROUP BY status
+FROM workflow.runs WHERE status = 'queued' OR status = 'waiting' OR lease_until IS NOT NULL GROUP BY status
 """
 
 

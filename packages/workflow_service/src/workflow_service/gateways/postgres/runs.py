@@ -20,6 +20,7 @@ from workflow_service.domain.run import (
     JsonObject,
     NewRun,
     Progress,
+    Question,
     Run,
     RunEvent,
     RunStatus,
@@ -221,6 +222,17 @@ class PostgresRunStore:
             held = await _hold(connection, claim)
             await self._cancel(connection, claim.run.id, _mode(held["cancel_mode"]) or CancelMode.INTERRUPT)
 
+    async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
+        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError."""
+        asked = [{"id": question.id, "value": question.value} for question in questions]
+        async with open_session(self._connect, claim.run.user_id) as connection:
+            held = await _hold(connection, claim)
+            if held["status"] == RunStatus.CANCELLING:
+                await self._cancel(connection, claim.run.id, CancelMode(held["cancel_mode"]))
+                return
+            waiting = (sql.WAIT, claim.run.id, encode_json(asked))
+            await _change(connection, *waiting, kind=EventKind.WAITING, data={"questions": asked})
+
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
         """Give a run back for another attempt after a pause that grows with each; False if it is dead now.
 
@@ -271,8 +283,8 @@ class PostgresRunStore:
     async def request_cancel(self, user_id: str, run_id: UUID, mode: CancelMode) -> Run | None:
         """Tell a run to end, and return it; None if the user has no such run.
 
-        A queued run ends at once, and any run does by KILL: whoever holds a claim on it holds it no longer. A run
-        that is told again ends in the harder of the two modes.
+        A queued or waiting run ends at once, and any run does by KILL: whoever holds a claim on it holds it no
+        longer. A run that is told again ends in the harder of the two modes.
 
         Raises:
             RunStateError: The run has ended. Nothing was changed.
@@ -283,14 +295,15 @@ class PostgresRunStore:
                 return None
             if run.status.is_final:
                 raise RunStateError(f"the run has ended already: it is {run.status}", run.status)
-            if run.status is RunStatus.QUEUED or mode is CancelMode.KILL:
+            is_nobodys = run.status in (RunStatus.QUEUED, RunStatus.WAITING)
+            if is_nobodys or mode is CancelMode.KILL:
                 await self._cancel(connection, run_id, mode)
             elif run.cancel_mode is None or _is_harder(mode, run.cancel_mode):
                 asked = (sql.REQUEST_CANCEL, run_id, mode.value)
                 await _change(connection, *asked, kind=EventKind.CANCELLING, data={"mode": mode.value})
             else:
                 return run
-            if run.status is not RunStatus.QUEUED:
+            if not is_nobodys:
                 await connection.execute(sql.NOTIFY, CANCEL_CHANNEL, run_id)
             return await _lock(connection, user_id, run_id)
 
@@ -309,6 +322,29 @@ class PostgresRunStore:
                 raise RunStateError(f"the run cannot be resumed: {why}", run.status)
             data = {"from": run.status.value}
             await _change(connection, sql.RESUME, run_id, kind=EventKind.RESUMED, data=data)
+            return await _lock(connection, user_id, run_id)
+
+    async def answer(self, user_id: str, run_id: UUID, answers: JsonObject) -> Run | None:
+        """Queue a waiting run, to go on with the answers to its questions, by their ids; None as request_cancel.
+
+        Raises:
+            RunStateError: The run does not wait. Nothing was changed.
+            InvalidInputError: No answer, or one to a question that the run does not ask. Nothing was changed.
+        """
+        async with open_session(self._connect, user_id) as connection:
+            run = await _lock(connection, user_id, run_id)
+            if run is None:
+                return None
+            if run.status is not RunStatus.WAITING:
+                raise RunStateError(f"the run waits for no answer: it is {run.status}", run.status)
+            asked = ", ".join(question.id for question in run.questions)
+            if not answers:
+                raise InvalidInputError(f"the run waits for answers to {asked}; give at least one")
+            for unknown in sorted(answers.keys() - {question.id for question in run.questions}):
+                message = f"is not the id of a question that the run asks now; it asks {asked}"
+                raise InvalidInputError(f"answers.{unknown} {message}", [(f"answers.{unknown}", message)])
+            answering = (sql.ANSWER, run_id, encode_json(answers))
+            await _change(connection, *answering, kind=EventKind.ANSWERED, data={"answers": answers})
             return await _lock(connection, user_id, run_id)
 
     async def give_up_keeping(self, user_id: str, run_id: UUID) -> Run | None:
@@ -439,4 +475,5 @@ def _run(row: asyncpg.Record) -> Run:
     values: dict[str, Any] = {name: row[name] for name in Run.__dataclass_fields__}  # Any: one type per column
     values["status"] = RunStatus(row["status"])
     values["cancel_mode"] = _mode(row["cancel_mode"])
+    values["questions"] = tuple(Question(**question) for question in row["questions"] or ())
     return Run(**values)

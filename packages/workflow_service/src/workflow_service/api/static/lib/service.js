@@ -109,6 +109,11 @@ export function resumeRun(id) {
   return readJson(`${ofRun(id)}/resume`, { method: "POST" });
 }
 
+/** Answer what a waiting run asks: `answers` by the question's id. Resolves to the run. */
+export function answerRun(id, answers) {
+  return sendJson(`${ofRun(id)}/answer`, { answers });
+}
+
 export function deleteRun(id) {
   return readJson(ofRun(id), { method: "DELETE" });
 }

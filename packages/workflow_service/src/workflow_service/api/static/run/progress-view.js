@@ -12,6 +12,8 @@ const SAYS = {
   requeued: "The worker stopped. The run waits for another one and goes on where it was.",
   resumed: "It goes on where it stopped, as soon as a worker is free.",
   cancelling: "It is being cancelled.",
+  waiting: "It waits for your answer.",
+  answered: "It goes on with the answer, as soon as a worker is free.",
   succeeded: "Done.",
 };
 
@@ -41,9 +43,9 @@ export class ProgressView {
   add({ kind, data }) {
     clearTimeout(this.#waiting);
     if (kind === "progress") return this.#addStep(data);
-    if (["queued", "requeued", "resumed"].includes(kind)) this.#waitForWorker();
+    if (["queued", "requeued", "resumed", "answered"].includes(kind)) this.#waitForWorker();
     const says = kind === "requeued" && data.reason === "unavailable" ? awayFor(data) : (SAYS[kind] ?? "");
-    if (["requeued", "resumed", "cancelling"].includes(kind)) this.#steps.append(element("li", { class: "aside" }, says));
+    if (["requeued", "resumed", "cancelling", "waiting"].includes(kind)) this.#steps.append(element("li", { class: "aside" }, says));
     if (kind === "succeeded") this.#setPercent(100);
     byId("progress-now").textContent = says;
   }

@@ -4,10 +4,10 @@ import { element } from "../lib/dom.js";
 import { label } from "../lib/words.js";
 
 /** What runs are; the service's words. */
-const STATUSES = ["queued", "running", "cancelling", "succeeded", "failed", "cancelled", "dead"];
+const STATUSES = ["queued", "running", "cancelling", "waiting", "succeeded", "failed", "cancelled", "dead"];
 
 const FINAL = new Set(["succeeded", "failed", "cancelled", "dead"]);
-const WORDS = { dead: "Needs you", active: "Not ended" };
+const WORDS = { dead: "Needs you", waiting: "Asks you", active: "Not ended" };
 
 /** What a list of runs can be narrowed to. */
 export const CHOICES = ["active", ...STATUSES];

@@ -13,10 +13,11 @@ import { DataView } from "../run/data-view.js";
 import { endingOf } from "../run/ending.js";
 import { HistoryView } from "../run/history-view.js";
 import { ProgressView } from "../run/progress-view.js";
+import { QuestionsView } from "../run/questions-view.js";
 import { titleOf } from "../run/run-titles.js";
 import { isFinal, statusBadge } from "../run/status.js";
 
-const STATUS_AFTER = { queued: "queued", requeued: "queued", resumed: "queued", started: "running", cancelling: "cancelling" };
+const STATUS_AFTER = { queued: "queued", requeued: "queued", resumed: "queued", started: "running", cancelling: "cancelling", waiting: "waiting", answered: "queued" };
 
 export class RunView {
   #progress = new ProgressView();
@@ -24,6 +25,7 @@ export class RunView {
   #data = new DataView();
   #history = new HistoryView();
   #actions;
+  #questions;
   #leaving = new AbortController();
   #id = null;
   #run = null; // as far as it is known
@@ -36,6 +38,14 @@ export class RunView {
       onGone,
       onStale: () => this.#load(this.#id),
       onChange: (run) => (isFinal(this.#run.status) ? this.#load(run.id) : this.#showHead(run)),
+    });
+    this.#questions = new QuestionsView({
+      onRefused,
+      onStale: () => this.#load(this.#id),
+      onAnswered: (run) => {
+        this.#questions.close();
+        this.#showHead(run);
+      },
     });
     byId("failure-retry").addEventListener("click", () => this.#load(this.#id));
   }
@@ -78,6 +88,7 @@ export class RunView {
     this.#actions.show(null);
     this.#contract.close();
     this.#data.close();
+    this.#questions.close();
     this.#progress.close();
   }
 
@@ -137,6 +148,8 @@ export class RunView {
       const status = STATUS_AFTER[kind] ?? this.#run.status;
       const { percent = this.#run.percent } = data;
       const { mode = this.#run.cancel_mode } = data;
+      if (kind === "waiting") this.#questions.show(id, data.questions);
+      else this.#questions.close();
       if (status !== this.#run.status || percent !== this.#run.percent) this.#showHead({ ...this.#run, status, percent, cancel_mode: mode });
     }
   }
