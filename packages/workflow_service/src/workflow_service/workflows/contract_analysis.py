@@ -33,6 +33,7 @@ from workflow_service.workflows.contract_reading import (
     read_windows,
     reading_report,
 )
+from workflow_service.workflows.engine.schemas import check_input
 
 # BaseCheckpointSaver is generic in its version type, which is the saver's own affair.
 Saver = BaseCheckpointSaver[Any]
@@ -46,6 +47,12 @@ _DOCUMENT: JsonObject = {
     "format": "document-id",
     "title": "Contract",
     "description": "An uploaded PDF, DOCX, Markdown or text file.",
+}
+_INPUT: JsonObject = {  # whether there is a model to ask is looked at apart: that it is not has advice of its own
+    "type": "object",
+    "properties": {"document_id": _DOCUMENT, "with_model": {"type": ["boolean", "null"]}},
+    "required": ["document_id"],
+    "additionalProperties": False,
 }
 
 
@@ -127,8 +134,10 @@ class ContractAnalysis:
 
     def check(self, input_data: JsonObject) -> None:
         """Raise InvalidInputError unless the input names a document, and a model only if there is one."""
-        _document_id(input_data)
-        self._with_model(input_data)
+        check_input(_INPUT, input_data)
+        if input_data.get("with_model") and self._model is None:
+            fault = "asks for a language model, and none is configured; set WORKFLOW_MODEL to provider:name"
+            raise InvalidInputError(f"with_model {fault}", [("input_data.with_model", fault)])
 
     async def run(self, context: RunContext) -> JsonObject:
         """Run the steps that are not done yet, and return the result.
@@ -142,7 +151,6 @@ class ContractAnalysis:
             StoreUnavailableError: The database did not answer; another attempt goes on.
             DrainedError: It was asked to end between two steps, and has.
         """
-        document_id = _document_id(context.input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
         async with self._checkpointer(context.run_id) as saver:
             graph = self._graph.compile(checkpointer=saver)
@@ -153,8 +161,9 @@ class ContractAnalysis:
                 return _result(kept.values)
             start: AnalysisInput | None = None  # go on where the checkpoint is; any input would begin anew
             if kept.created_at is None:
+                self.check(context.input_data)
                 start = {
-                    "document_id": str(document_id),
+                    "document_id": context.input_data["document_id"],
                     "user_id": context.user_id,
                     "with_model": self._with_model(context.input_data),
                 }
@@ -200,13 +209,7 @@ class ContractAnalysis:
         return {"filename": record.filename, "text": document.text, "pages": pages}
 
     def _with_model(self, input_data: JsonObject) -> bool:
-        said = input_data.get("with_model")
-        if said is not None and not isinstance(said, bool):
-            raise InvalidInputError(f"with_model is true or false, got {said!r}")
-        if said and self._model is None:
-            raise InvalidInputError(
-                "with_model asks for a language model, and none is configured; set WORKFLOW_MODEL to provider:name"
-            )
+        said: bool | None = input_data.get("with_model")
         return self._model is not None and (self._reading.with_model if said is None else said)
 
     def _windows(self, state: AnalysisState) -> tuple[Span, ...]:
@@ -287,19 +290,6 @@ async def _assess(state: AnalysisState, config: RunnableConfig) -> Update:
 async def _tell(config: RunnableConfig, step: str, percent: int, description: str) -> None:
     report: Report = config.get("configurable", {})[_REPORT]
     await report(step, percent, description)
-
-
-def _document_id(input_data: Mapping[str, Any]) -> UUID:
-    example = 'the input of contract_analysis is {"document_id": "<id of an uploaded document>"}'
-    if not {"document_id"} <= set(input_data) <= {"document_id", "with_model"}:
-        raise InvalidInputError(f"{example}, got the keys {sorted(map(str, input_data))}")
-    value = input_data["document_id"]
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        return UUID(value)
-    except ValueError:
-        raise InvalidInputError(f"{example}; {value!r} is not the id of a document") from None
 
 
 def _document(state: AnalysisState) -> DocumentText:
