@@ -52,7 +52,7 @@ def test_addresses_are_never_wrapped(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def abandoned(name: str, kept_for: float) -> AbandonedDatabase:
-    return AbandonedDatabase(f"/home/ann/{name}", Path("/var/lib/service") / name, 40_000_000, kept_for)
+    return AbandonedDatabase(f"/srv/ann/{name}", Path("/var/lib/service") / name, 40_000_000, kept_for)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def abandoned(name: str, kept_for: float) -> AbandonedDatabase:
         ([], ""),
         (
             [abandoned("one", 3601)],
-            "Of homes that are gone: kept the database of /home/ann/one (/var/lib/service/one, 40 MB) for up to 2 "
+            "Of homes that are gone: kept the database of /srv/ann/one (/var/lib/service/one, 40 MB) for up to 2 "
             "h more, should a home come back\n",
         ),
         (
             [abandoned("a", 0), *(abandoned(str(each), 3600 * each) for each in range(1, 24))],
-            "Of homes that are gone: removed the database of /home/ann/a (/var/lib/service/a, 40 MB); "
+            "Of homes that are gone: removed the database of /srv/ann/a (/var/lib/service/a, 40 MB); "
             "kept 23 databases (/var/lib/service, 920 MB) for up to 23 h more, should a home come back\n",
         ),
     ],

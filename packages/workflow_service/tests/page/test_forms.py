@@ -265,6 +265,7 @@ def test_document_is_chosen_and_removed_by_keyboard(person: Any) -> None:
         person.service.upload(name, CONTRACT)
     person.open_form("every_field")
     page, contract = person.page, field(person, "contract")
+    expect(contract.locator("option", has_text="second.txt")).to_have_count(1)  # the list is there
     chosen, again = contract.locator(".is-chosen"), contract.get_by_role("button", name="Choose another")
     person.tab_to('[data-name="contract"] input[type="file"]')
     expect(contract.locator("label.button")).to_have_css("outline-style", "solid")

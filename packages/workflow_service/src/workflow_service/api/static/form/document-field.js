@@ -197,7 +197,7 @@ export class DocumentField extends Field {
       const name = `${record.filename} · ${time(record.created_at)}`;
       this.earlier.append(element("option", { value: record.document_id }, name));
     }
-    if (this.earlier.children.length > 0) this.choice.append(this.earlier);
+    if (this.earlier.children.length > 0) this.choice.options[0].after(this.earlier); // whichever list came first
     this.older.hidden = this.choice.hidden || this.#next === null;
   }
 
