@@ -196,5 +196,10 @@ _TITLES: Mapping[int, str] = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_KINDS: Mapping[int, str] = {408: "too-slow", 413: "too-large", 415: "unsupported-format"}
-"""Of the request as a whole: the same as of a file."""
+_KINDS: Mapping[int, str] = {
+    401: "unauthorized",
+    408: "too-slow",
+    413: "too-large",
+    415: "unsupported-format",
+}
+"""408, 413 and 415 of the request as a whole: the same as of a file."""
