@@ -21,7 +21,7 @@ from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.celery_queue import CeleryJobQueue
 from workflow_service.gateways.chat_client import open_chat_client, rate_limiter
 from workflow_service.gateways.document_parser import DocumentParser
-from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens, KeySet
+from workflow_service.gateways.json_web_tokens import token_verifier
 from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
@@ -108,23 +108,7 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 
 def _identification(settings: Settings, connect: Connect) -> Identification:
     fixed = {user_id: key.get_secret_value() for user_id, key in settings.api_keys.items()}
-    return Identification(fixed, PostgresApiKeyStore(connect), _tokens(settings))
-
-
-def _tokens(settings: Settings) -> JsonWebTokens | None:
-    """Return what verifies tokens; None where no issuer is configured. Raises InvalidSettingError."""
-    algorithm, issuer, audience = settings.jwt_algorithm, settings.jwt_issuer, settings.jwt_audience
-    if algorithm is None or issuer is None or audience is None:
-        return None
-    keys: FixedKey | KeySet
-    if settings.jwt_secret is not None:
-        keys = FixedKey(settings.jwt_secret.get_secret_value())
-    elif settings.jwt_public_key_file is not None:
-        keys = FixedKey.of_file(settings.jwt_public_key_file, algorithm)
-    else:
-        assert settings.jwt_jwks_file is not None  # the settings see to it that there is one of the three
-        keys = KeySet(settings.jwt_jwks_file, algorithm)
-    return JsonWebTokens(algorithm, keys, issuer, audience, settings.jwt_leeway)
+    return Identification(fixed, PostgresApiKeyStore(connect), token_verifier(settings))
 
 
 def worker_services(settings: Settings) -> WorkerServices:

@@ -30,7 +30,12 @@ class OperationsSettings(BaseSettings):
     """How processes are run and what they tell of themselves; all of it has a default. Times are in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WORKFLOW_", populate_by_name=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="WORKFLOW_",
+        env_ignore_empty=True,  # «WORKFLOW_MODEL=» in a file unsets it
+        allow_inf_nan=False,
+        populate_by_name=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     log_format: Literal["console", "json"] = "console"
@@ -93,8 +98,20 @@ def _check_address(url: str) -> str:
             port = host.rpartition("]")[2].partition(":")[2]
             if port and not (port.isascii() and port.isdecimal() and int(port) < 65536):
                 raise ValueError(
-                    "the port is no number up to 65535, or the password has signs that must be percent-encoded"
+                    "has a port that is no number up to 65535, or a password whose signs must be percent-encoded"
                 )
+    return url
+
+
+def _check_database(url: str) -> str:
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must begin with postgresql://")
+    return url
+
+
+def _check_broker(url: str) -> str:
+    if not all(re.match(r"[a-z][a-z0-9+.-]*://", one) for one in url.split(";")):
+        raise ValueError("must begin with redis://, rediss://, amqp:// or amqps://")
     return url
 
 
@@ -104,7 +121,7 @@ Address: TypeAlias = Annotated[str, AfterValidator(_check_address)]
 class ServiceSettings(BaseModel):
     """What is set for one external service: ``WORKFLOW_SERVICES__<NAME>__API_KEY``… Times are in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     api_key: SecretStr | None = None
 
@@ -145,6 +162,8 @@ class ExternalSettings(BaseSettings):
     model_config = SettingsConfigDict(
         hide_input_in_errors=True,
         env_prefix="WORKFLOW_",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
         env_nested_delimiter="__",
         populate_by_name=True,
         extra="ignore",
@@ -184,10 +203,10 @@ class ExternalSettings(BaseSettings):
 class Settings(OperationsSettings, ExternalSettings):
     """Where the servers are and how much is allowed. Times are in seconds."""
 
-    database_url: Annotated[Address, Field(alias="DATABASE_URL")]
+    database_url: Annotated[Address, AfterValidator(_check_database), Field(alias="DATABASE_URL")]
     """PostgreSQL, as libpq and asyncpg both read it: ``postgresql://user:password@host:port/name``."""
 
-    broker_url: Annotated[Address, Field(alias="BROKER_URL")]
+    broker_url: Annotated[Address, AfterValidator(_check_broker), Field(alias="BROKER_URL")]
     """Redis, RabbitMQ, or ``safefs://<folder>``: the file broker that ``workflow-service up`` uses by default."""
 
     api_keys: Annotated[dict[str, SecretStr], Field(default_factory=dict)]
@@ -313,7 +332,8 @@ class Settings(OperationsSettings, ExternalSettings):
         is_shared = self.jwt_algorithm.startswith("HS")
         fitting = ["WORKFLOW_JWT_SECRET"] if is_shared else list(keys)[1:]
         if len(given) != 1 or given[0] not in fitting:
-            raise ValueError(f"for {self.jwt_algorithm}, set one of {', '.join(fitting)}; set: {', '.join(given)}")
+            found = ", ".join(given) or "none"
+            raise ValueError(f"for {self.jwt_algorithm}, set one of {', '.join(fitting)}; set: {found}")
         shortest = int(self.jwt_algorithm[2:]) // 8 if is_shared else 0
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < shortest:
             raise ValueError(f"WORKFLOW_JWT_SECRET must have at least {shortest} bytes for {self.jwt_algorithm}")

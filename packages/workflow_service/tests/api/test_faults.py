@@ -16,7 +16,11 @@ def test_fault_of_the_input_has_its_place(client):
     request = {"workflow_name": "idle", "input_data": {"people": [{"name": "\0"}]}}
     problem = client.post(EXECUTE, json=request).json()
     assert problem["errors"] == [
-        {"field": "input_data.people[0].name", "message": "holds a NUL character, which cannot be stored"}
+        {
+            "in": "body",
+            "field": "input_data.people[0].name",
+            "message": "holds a NUL character, which cannot be stored",
+        }
     ]
     assert problem["detail"] == "input_data.people[0].name holds a NUL character, which cannot be stored"
     problem = client.post(EXECUTE, json={"workflow_name": "idle", "input_data": {"\0": 1}}).json()

@@ -1,9 +1,14 @@
 """``migrate``, ``doctor`` and ``--show-settings``: what they print, and how they exit."""
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
+
+from workflow_service.cli.settings_view import read_settings
+from workflow_service.local.errors import LocalError
 
 from .conftest import Run
 
@@ -32,9 +37,59 @@ def test_settings_that_make_no_sense_are_named(command_line: Run) -> None:
     """A line for each fault, by its variable, without its value."""
     shown = command_line("--show-settings", WORKFLOW_RUN_LEASE="pa55word", BROKER_URL="redis://h")
     assert shown.wait() == 1
-    assert "DATABASE_URL: Field required" in shown.text
-    assert "WORKFLOW_RUN_LEASE: Input should be a valid number" in shown.text
+    assert "DATABASE_URL is missing (PostgreSQL, as libpq" in shown.text
+    assert "WORKFLOW_RUN_LEASE must be a number (A worker that" in shown.text
     assert "pa55word" not in shown.text
+
+
+SERVERS = {"DATABASE_URL": "postgresql://u:pa55word@h/d", "BROKER_URL": "redis://h"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("WORKFLOW_API_KEYS", "pa55word", "WORKFLOW_API_KEYS is no JSON: "),
+        ("WORKFLOW_API_KEYS", '{"alice": 5}', "WORKFLOW_API_KEYS.alice must be a text"),
+        ("WORKFLOW_WEBHOOK_SECRETS", "pa55word", "WORKFLOW_WEBHOOK_SECRETS is no JSON: "),
+        ("WORKFLOW_SERVICES__WEATHERAPI__TIMEOUT", "0", "WORKFLOW_SERVICES__WEATHERAPI__TIMEOUT must be greater"),
+        ("WORKFLOW_SERVICES__WEATHERAPI__KYE", "pa55word", "WORKFLOW_SERVICES__WEATHERAPI__KYE is not known"),
+        ("WORKFLOW_RUN_LEASE", "inf", "WORKFLOW_RUN_LEASE must be a finite number"),
+        ("WORKFLOW_MODEL_TEMPERATURE", "pa55word", "WORKFLOW_MODEL_TEMPERATURE must be a number"),
+        ("WORKFLOW_JWT_ISSUER", "x", "for tokens, set WORKFLOW_JWT_ALGORITHM"),
+        ("DATABASE_URL", "mysql://u:pa55word@h/d", "DATABASE_URL must begin with postgresql://"),
+        ("DATABASE_URL", "", "DATABASE_URL is missing"),
+        ("BROKER_URL", "localhost:6379", "BROKER_URL must begin with redis://"),
+    ],
+)
+def test_every_setting_that_makes_no_sense_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    """Its variable, what it must be and what it is for; never a traceback, never a value."""
+    for name in [name for name in os.environ if name.startswith("WORKFLOW_")]:
+        monkeypatch.delenv(name)
+    for name, given in {**SERVERS, variable: value}.items():
+        monkeypatch.setenv(name, given)
+    with pytest.raises(LocalError) as refused:
+        read_settings()
+    assert str(refused.value).splitlines()[1].strip().startswith(says)
+    assert "pa55word" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_a_setting_without_a_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a file in which somebody keeps the names: no folder «.», no model «»."""
+    for name, given in {**SERVERS, "WORKFLOW_DEFINITIONS": "", "WORKFLOW_MODEL": ""}.items():
+        monkeypatch.setenv(name, given)
+    settings = read_settings()
+    assert (settings.definitions, settings.model) == (None, None)
+
+
+def test_up_refuses_settings_that_make_no_sense_before_anything_starts(command_line: Run, tmp_path: Path) -> None:
+    """In its own words, not by a process that ends with a traceback."""
+    up = command_line("up", "--home", str(tmp_path / "home"), "--port", "0", WORKFLOW_RUN_LEASE="x")
+    assert up.wait() == 1
+    assert up.text.startswith("error: the settings cannot be used:\n  WORKFLOW_RUN_LEASE must be a number")
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.needs("postgres")
@@ -68,13 +123,15 @@ def test_migrate_says_what_it_lacks(command_line: Run) -> None:
 @pytest.mark.needs("postgres", "redis")
 def test_doctor_says_what_is_missing(command_line: Run, empty_database: str, redis_url: str) -> None:
     """Each check is a line; what fails says what to do, and the exit code is 1 then."""
-    keys = {"WORKFLOW_API_KEYS": json.dumps({"alice": KEY, "bob": "short"})}
+    keys = {
+        "WORKFLOW_API_KEYS": json.dumps({"alice": KEY, "bob": "short", "eve": "change-me-openssl-rand-hex-24"})
+    }
     sick = command_line("doctor", "--json", DATABASE_URL=empty_database, BROKER_URL=redis_url, **keys)
     assert sick.wait() == 1
     checks = {check["subject"]: check for check in json.loads(sick.text)}
     assert checks["schema"]["state"] == 2
     assert checks["schema"]["advice"] == "run workflow-service migrate"
-    assert checks["API keys"]["found"] == "of the 2 in WORKFLOW_API_KEYS 1 can be guessed"
+    assert checks["API keys"]["found"] == "of the 3 in WORKFLOW_API_KEYS 2 can be guessed"
     assert "weatherapi" in checks["services"]["found"]
     assert checks["workers"]["found"] == "none answers on this broker"
     assert {checks[subject]["state"] for subject in ("versions", "database", "clocks", "broker")} == {0}
@@ -125,3 +182,36 @@ def test_doctor_names_broken_definitions_and_models(
     checks = {check["subject"]: check for check in json.loads(well.text)}
     assert checks["definitions"]["found"] == f"0 of {definitions} can be used"
     assert checks["language model"]["found"] == "openai:gpt, key set; the provider was not asked"
+
+
+@pytest.mark.needs("postgres")
+def test_an_api_whose_port_is_taken_says_how_to_choose_another(command_line: Run, empty_database: str) -> None:
+    """Before uvicorn: a line with the place, the options and the settings."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        api = command_line("api", "--port", port, DATABASE_URL=empty_database, BROKER_URL="redis://127.0.0.1:1/0")
+        assert api.wait() == 1
+    assert api.text.startswith(f"error: the API cannot listen on 127.0.0.1, port {port}: ")
+    assert "--port, WORKFLOW_API_HOST" in api.text
+
+
+@pytest.mark.needs("postgres")
+def test_keys_of_an_issuer_that_are_not_there_are_told(command_line: Run, empty_database: str) -> None:
+    """By `doctor`, and by an API that cannot start for it: the setting, in a line, without a traceback."""
+    settings = {
+        "DATABASE_URL": empty_database,
+        "BROKER_URL": "redis://127.0.0.1:1/0",
+        "WORKFLOW_JWT_ALGORITHM": "RS256",
+        "WORKFLOW_JWT_ISSUER": "i",
+        "WORKFLOW_JWT_AUDIENCE": "a",
+        "WORKFLOW_JWT_JWKS_FILE": "/nowhere.json",
+        "WORKFLOW_API_PORT": "0",
+    }
+    found = command_line("doctor", **settings)
+    assert found.wait() == 1
+    assert "FAIL  tokens" in found.text
+    assert "WORKFLOW_JWT_JWKS_FILE=/nowhere.json holds no key for RS256" in found.text
+    api = command_line("api", **settings)
+    assert api.wait() != 0
+    assert "the API cannot start: WORKFLOW_JWT_JWKS_FILE=/nowhere.json holds no key for RS256" in api.text
+    assert "Traceback" not in api.text

@@ -198,7 +198,8 @@ def test_the_form_asks_for_the_model_only_where_there_is_one(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("with_model", "said"), [(True, "none is configured; set WORKFLOW_MODEL"), ("yes", "true or false, got 'yes'")]
+    ("with_model", "said"),
+    [(True, "none is configured; set WORKFLOW_MODEL"), ("yes", "true or false or null, is the text 'yes'")],
 )
 def test_a_model_that_is_not_there_cannot_be_asked_for(with_model: Any, said: str) -> None:
     """Refused before the run is committed."""

@@ -252,7 +252,45 @@ def test_form_can_be_filled_by_keyboard(person: Any) -> None:
     person.tab_to('[data-name="contract"] input[type="file"]')
     person.tab_to('[data-name="contract"] select')
     page.keyboard.press("End")
+    page.keyboard.press("Enter")
     expect(field(person, "contract").get_by_role("button", name="Choose another")).to_be_focused()
     person.tab_to("#workflow-start")
     page.keyboard.press("Enter")
     person.run_id()
+
+
+def test_document_is_chosen_and_removed_by_keyboard(person: Any) -> None:
+    """Arrows walk through the closed list and take nothing; Enter does, and going on does."""
+    for name in ("first.txt", "second.txt"):
+        person.service.upload(name, CONTRACT)
+    person.open_form("every_field")
+    page, contract = person.page, field(person, "contract")
+    expect(contract.locator("option", has_text="second.txt")).to_have_count(1)  # the list is there
+    chosen, again = contract.locator(".is-chosen"), contract.get_by_role("button", name="Choose another")
+    person.tab_to('[data-name="contract"] input[type="file"]')
+    expect(contract.locator("label.button")).to_have_css("outline-style", "solid")
+    person.tab_to('[data-name="contract"] select')
+    expect(contract.locator("label.button")).to_have_css("outline-style", "none")  # one thing has the focus
+    page.keyboard.press("ArrowDown")
+    expect(contract.get_by_role("status")).to_have_text(re.compile("Enter takes second.txt"))
+    page.keyboard.press("ArrowDown")
+    expect(contract.get_by_role("status")).to_have_text(re.compile("Enter takes first.txt"))
+    expect(chosen).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(chosen).to_contain_text("first.txt")
+    expect(again).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(chosen).to_have_count(0)
+    expect(contract.locator('input[type="file"]')).to_be_focused()
+    person.tab_to('[data-name="contract"] select')
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    expect(chosen).to_contain_text("first.txt")
+    again.focus()
+    page.keyboard.press("Space")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(FilePayload(name="third.txt", mimeType="text/plain", buffer=CONTRACT))
+    expect(chosen).to_contain_text("third.txt")
+    expect(again).to_be_focused()

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import SecretStr, ValidationError
 
-from workflow_service.bootstrap import _tokens
+from workflow_service.gateways.json_web_tokens import token_verifier
 from workflow_service.ports import InvalidSettingError
 from workflow_service.settings import Settings
 
@@ -54,7 +54,9 @@ def verifier(tmp_path):
         if algorithm.startswith("HS"):
             settings.setdefault("jwt_secret", SecretStr(SECRET))
         settings = {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_leeway": 0} | settings
-        return _tokens(Settings(database_url="x", broker_url="x", jwt_algorithm=algorithm, **settings))
+        return token_verifier(
+            Settings(database_url="postgresql://x", broker_url="redis://x", jwt_algorithm=algorithm, **settings)
+        )
 
     return make
 
@@ -249,7 +251,7 @@ def test_settings_that_would_prove_nothing_are_refused(changes, words):
         "jwt_audience": AUDIENCE,
     }
     with pytest.raises(ValidationError, match=words) as raised:
-        Settings(database_url="x", broker_url="x", **chosen | changes)
+        Settings(database_url="postgresql://x", broker_url="redis://x", **chosen | changes)
     assert SECRET not in str(raised.value)
 
 

@@ -8,6 +8,7 @@ import pytest
 from workflow_service.domain.run import NewRun, RunStatus
 from workflow_service.external.addresses import AddressPolicy
 from workflow_service.external.webhooks import SignedWebhooks
+from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import InvalidInputError, StoreUnavailableError
 from workflow_service.usecases.reaping import reap, reap_forever
@@ -38,7 +39,12 @@ def test_a_run_is_committed_before_it_is_enqueued(with_pool, scripted, queue):
                 seen.append(await pool.fetchval("SELECT status FROM workflow.runs WHERE id = $1", run_id))
 
         run, is_new = await submit_run(
-            NEW, runs=store, queue=Queue(), workflows=scripted(None), webhooks=NO_WEBHOOKS
+            NEW,
+            runs=store,
+            queue=Queue(),
+            workflows=scripted(None),
+            documents=PostgresDocumentStore(pool.acquire),
+            webhooks=NO_WEBHOOKS,
         )
         assert is_new
         assert seen == ["queued"]
@@ -68,7 +74,12 @@ def test_input_that_cannot_be_worked_on_or_stored_is_refused(with_pool, scripted
         store = PostgresRunStore(pool.acquire)
         with pytest.raises(InvalidInputError, match=says):
             await submit_run(
-                replace(NEW, **change), runs=store, queue=queue, workflows=scripted(None), webhooks=NO_WEBHOOKS
+                replace(NEW, **change),
+                runs=store,
+                queue=queue,
+                workflows=scripted(None),
+                documents=PostgresDocumentStore(pool.acquire),
+                webhooks=NO_WEBHOOKS,
             )
         assert await pool.fetchval("SELECT count(*) FROM workflow.runs") == 0
         assert queue.sent == []
@@ -84,7 +95,14 @@ def test_a_repeated_submission_is_not_enqueued_again(with_pool, scripted, queue)
         new = replace(NEW, idempotency_key="k")
         answers = await asyncio.gather(
             *(
-                submit_run(new, runs=store, queue=queue, workflows=scripted(None), webhooks=NO_WEBHOOKS)
+                submit_run(
+                    new,
+                    runs=store,
+                    queue=queue,
+                    workflows=scripted(None),
+                    documents=PostgresDocumentStore(pool.acquire),
+                    webhooks=NO_WEBHOOKS,
+                )
                 for _ in range(100)
             )
         )
@@ -101,7 +119,16 @@ def test_a_broker_that_is_away_costs_the_caller_nothing(with_pool, scripted, que
         store = PostgresRunStore(pool.acquire, resend_after=0)
         queue.capacity = 0
         ids = [
-            (await submit_run(NEW, runs=store, queue=queue, workflows=scripted(None), webhooks=NO_WEBHOOKS))[0].id
+            (
+                await submit_run(
+                    NEW,
+                    runs=store,
+                    queue=queue,
+                    workflows=scripted(None),
+                    documents=PostgresDocumentStore(pool.acquire),
+                    webhooks=NO_WEBHOOKS,
+                )
+            )[0].id
             for _ in range(3)
         ]
         assert await reap(runs=store, queue=queue) == 0

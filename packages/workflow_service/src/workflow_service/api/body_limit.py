@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflow_service.api.paths import path_of
+from workflow_service.domain.document import told_size
 
 MAX_JSON_BYTES = 1024 * 1024
 GRACE = 30.0
@@ -27,14 +28,19 @@ class BodyLimit:
         """Stand around ``app``; ``upload_path`` takes files, all other paths take `MAX_JSON_BYTES`."""
         self._app = app
         self._upload_path = upload_path
-        self._max_upload = max_upload_bytes + _MULTIPART_EXTRA
+        self._max_upload = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._max_upload if path_of(scope) == self._upload_path else MAX_JSON_BYTES
+        if path_of(scope) == self._upload_path:
+            limit = self._max_upload + _MULTIPART_EXTRA
+            refusal = HTTPException(413, f"The file is too large: a file may have {told_size(self._max_upload)}.")
+        else:
+            limit = MAX_JSON_BYTES
+            refusal = HTTPException(413, f"The body is too large: it may have {told_size(limit)}.")
         announced = Headers(scope=scope).get("content-length", "")
         is_announced_too_large = announced.isdecimal() and int(announced) > limit
         loop = asyncio.get_running_loop()
@@ -43,7 +49,7 @@ class BodyLimit:
         async def receive_up_to_limit() -> Message:
             nonlocal received, is_whole
             if is_announced_too_large:
-                raise _too_large(limit)
+                raise refusal
             if is_whole:  # what is waited for now is that the client goes away
                 return await receive()
             try:
@@ -55,11 +61,7 @@ class BodyLimit:
                 received += len(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
                 if received > limit:
-                    raise _too_large(limit)
+                    raise refusal
             return message
 
         await self._app(scope, receive_up_to_limit, send)
-
-
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"The request has more than {limit} bytes.")

@@ -5,11 +5,13 @@ What a server that stops no longer waits for becomes a 503.
 
 import asyncio
 import logging
+import sys
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workflow_service.api.problems import ProblemResponse
+from workflow_service.ports import ServiceError
 
 _RETRY_AFTER = "1"  # seconds
 
@@ -29,6 +31,9 @@ class Failures:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, _in_own_words(send))
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -66,3 +71,18 @@ class Failures:
                 instance=failure_id.urn,
             )
             await response(scope, receive, send)
+
+
+def _in_own_words(send: Send) -> Send:
+    """Let the server log an error of ours that keeps the application from starting as its message alone.
+
+    What it says is for whoever runs the service: a setting, a schema, a role. Any other keeps its traceback.
+    """
+
+    async def send_start(message: Message) -> None:
+        error = sys.exception()  # that which the router is about to raise again
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, ServiceError):
+            message = {**message, "message": f"the API cannot start: {error}"}
+        await send(message)
+
+    return send_start

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from workflow_service.api.paths import METHODS
+from workflow_service.api.paths import METHODS, path_of
+from workflow_service.api.request_faults import body_fault, faults_of_shape, told
 from workflow_service.ports import (
     EmptyFileError,
     IdempotencyConflictError,
@@ -35,6 +36,7 @@ _STATUS_AND_KIND: Mapping[type[ServiceError], tuple[int, str, str]] = {
     UnsupportedMediaTypeError: (415, "unsupported-format", "The file's format cannot be read"),
 }
 _RETRY_AFTER = "2"  # seconds
+_SHOWN = 200  # characters of what the client sent
 
 _logger = logging.getLogger(__name__)
 
@@ -112,13 +114,21 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 async def _http_problem(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
-    headers = error.headers
-    if error.status_code == 405:
-        headers = {**(headers or {}), "Allow": ", ".join(_methods_of(request))}
     title = _TITLES.get(error.status_code, "Error")
-    detail = error.detail if error.detail != title else ""
+    headers, detail = error.headers, error.detail
+    if error.status_code == 405:
+        allowed = ", ".join(_methods_of(request))
+        headers = {**(headers or {}), "Allow": allowed}
+        detail = f"{_address(request)} does not take {request.method[:_SHOWN]}, it takes {allowed}."
+    elif detail == title and error.status_code == 404:  # of the router, or of the page's files
+        detail = f"There is nothing at {_address(request)}. /openapi.json lists what there is."
     kind = _KINDS.get(error.status_code)
     return ProblemResponse(error.status_code, title, detail, kind=kind, headers=headers)
+
+
+def _address(request: Request) -> str:
+    path = path_of(request.scope)
+    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…"
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -136,23 +146,18 @@ def _methods_of(request: Request) -> list[str]:
 
 async def _validation_problem(_request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    # Where and what, but not the value: it may be a secret, and the sender has it.
-    faults = [
-        {"field": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]}
-        for fault in error.errors()
-    ]
-    detail = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults[:3])
-    return ProblemResponse(422, "The request is not valid", detail, kind="invalid-request", errors=faults)
+    faults = faults_of_shape(error.errors())
+    return ProblemResponse(422, "The request is not valid", told(faults), kind="invalid-request", errors=faults)
 
 
 async def _service_problem(_request: Request, error: Exception) -> ProblemResponse:
     status, kind, title = next(
         found for cls in type(error).__mro__ if (found := _STATUS_AND_KIND.get(cls)) is not None
     )
-    members: dict[str, Any] = {}  # Any: JSON
     if isinstance(error, InvalidInputError) and error.faults:
-        members["errors"] = [{"field": place, "message": message} for place, message in error.faults]
-    return ProblemResponse(status, title, str(error), kind=kind, **members)
+        faults = [body_fault(place, message) for place, message in error.faults]
+        return ProblemResponse(status, title, told(faults), kind=kind, errors=faults)
+    return ProblemResponse(status, title, str(error), kind=kind)
 
 
 async def _run_state_problem(_request: Request, error: Exception) -> ProblemResponse:
@@ -191,5 +196,10 @@ _TITLES: Mapping[int, str] = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_KINDS: Mapping[int, str] = {401: "unauthorized", 408: "too-slow", 413: "too-large"}
-"""413, the body as a whole: as of a file."""
+_KINDS: Mapping[int, str] = {
+    401: "unauthorized",
+    408: "too-slow",
+    413: "too-large",
+    415: "unsupported-format",
+}
+"""408, 413 and 415 of the request as a whole: the same as of a file."""

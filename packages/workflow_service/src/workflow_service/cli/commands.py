@@ -114,8 +114,8 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
     service stays and says how to start another; if it ends with an error, or crashes, it is started again. If it
     is frozen for WORKFLOW_WORKER_SILENCE seconds, another one replaces it and goes on with its runs. Run as root,
     PostgreSQL runs as the system user workflow-service, made if absent, and the database lies in
-    /var/lib/workflow-service; the home's file postgresql.json says where. One whose home is gone is named at the
-    next start, and removed by the first start a day later.
+    /var/lib/workflow-service; the home's file postgresql.json says where. Those whose homes are gone are told
+    of at the next start, and removed by the first start a day later.
 
     \b
     Environment:
@@ -138,9 +138,9 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
 
     def start() -> None:
         options = replace(_options_from_environment(), host=host, port=port, concurrency=concurrency)
+        read_settings(**_own_servers(options))  # what they lack is told here, not by processes that end
         kept = Home.open(home)
-        for database in remove_abandoned_databases():
-            view.abandoned(database)
+        view.abandoned(remove_abandoned_databases())
         if definitions := os.environ.get("WORKFLOW_DEFINITIONS"):
             warn_of_definitions(Path(definitions), view)
         view.say(f"Starting on {kept.path}")
@@ -346,6 +346,13 @@ async def _check_servers(options: Options) -> None:
             await check_broker(options.broker_url)
     except UnusableServerError as exc:
         raise LocalError(str(exc)) from exc
+
+
+def _own_servers(options: Options) -> dict[str, str]:
+    """Return settings, by name, for the servers that ``up`` brings itself."""
+    own = {"database_url": "postgresql://", "broker_url": "safefs://"}
+    named = {"database_url": options.database_url, "broker_url": options.broker_url}
+    return {name: url for name, url in own.items() if named[name] is None}
 
 
 def _options_from_environment() -> Options:

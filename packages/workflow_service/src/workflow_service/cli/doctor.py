@@ -21,6 +21,7 @@ from workflow_service.external import ServiceResources, service_registry
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.gateways.broker_checkup import answering_workers, redis_faults
 from workflow_service.gateways.chat_client import open_chat_client
+from workflow_service.gateways.json_web_tokens import token_verifier
 from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.connection import Connection
@@ -35,6 +36,7 @@ from workflow_service.workflows.engine.loading import load_folder
 
 _OLDEST_POSTGRESQL = 140_000
 _SHORTEST_KEY = 20  # characters: fewer can be guessed
+_EXAMPLE_KEY = "change-me"  # how the one of deploy/service.env.example begins
 _CLOCK_DIFFERENCE = 2.0  # seconds
 _FREE_BYTES = 1024**3
 _QUEUE_AGE = 60.0  # seconds
@@ -74,6 +76,7 @@ async def run_checks() -> list[Check]:
     checks += [
         Check("settings", State.OK, "all valid"),
         *_weak_keys(settings),
+        *_tokens(settings),
         _services(settings),
         await _language_model(settings),
         *_definitions(settings),
@@ -89,11 +92,20 @@ def _versions() -> Check:
 
 
 def _weak_keys(settings: Settings) -> Iterator[Check]:
-    weak = [user for user, key in settings.api_keys.items() if len(key.get_secret_value()) < _SHORTEST_KEY]
+    keys = {user: key.get_secret_value() for user, key in settings.api_keys.items()}
+    weak = [user for user, key in keys.items() if len(key) < _SHORTEST_KEY or key.startswith(_EXAMPLE_KEY)]
     if weak:
         found = f"of the {len(settings.api_keys)} in WORKFLOW_API_KEYS {len(weak)} can be guessed"
         advice = f"give {', '.join(weak)} a longer one: workflow-service keys create, or openssl rand -hex 24"
         yield Check("API keys", State.WARNING, found, advice)
+
+
+def _tokens(settings: Settings) -> Iterator[Check]:
+    try:
+        token_verifier(settings)
+    except InvalidSettingError as error:
+        found, _, advice = str(error).partition("; ")
+        yield Check("tokens", State.FAILED, found, advice or "see docs/howto/users.md")
 
 
 def _services(settings: Settings) -> Check:

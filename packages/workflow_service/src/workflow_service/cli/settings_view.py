@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsError
 
+from workflow_service.domain.predicates import predicate
 from workflow_service.gateways.servers import without_password
 from workflow_service.local.errors import LocalError
 from workflow_service.settings import OperationsSettings, Settings
@@ -16,6 +18,8 @@ from workflow_service.settings import OperationsSettings, Settings
 T = TypeVar("T")
 
 _HIDDEN = "***"
+_JSON_FIELDS = frozenset({"api_keys", "private_hosts", "services", "webhook_secrets"})
+"""Those whose variables hold JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,13 @@ class Setting:
         return self.source == "default"
 
 
-def read_settings() -> Settings:
-    """Read the settings from the environment.
+def read_settings(**own: str) -> Settings:
+    """Read the settings from the environment; ``own`` are those, by name, that the caller has itself.
 
     Raises:
         LocalError: Some are missing or make no sense; the message has a line for each and says what to set.
     """
-    return _checked(Settings.from_environment)
+    return _checked(lambda: Settings(**own))  # type: ignore[arg-type]  # all of them are texts
 
 
 def read_operations() -> OperationsSettings:
@@ -56,11 +60,15 @@ def _checked(read: Callable[[], T]) -> T:
     try:
         return read()
     except ValidationError as error:
-        faults = "\n".join(f"  {_place(each)}: {each['msg']}" for each in error.errors(include_input=False))
-        raise LocalError(
-            f"the settings cannot be used:\n{faults}\nset them in the environment or a file (--env-file); "
-            "workflow-service --show-settings lists all"
-        ) from None  # the original repeats values, secrets among them
+        faults = [_told(each) for each in error.errors(include_input=False)]
+    except SettingsError:  # of the first that is no JSON; the other faults are not known before it is
+        faults = list(_no_json())
+    lines = "\n".join(f"  {fault}" for fault in faults)
+    # Not "from": the originals repeat values, secrets among them.
+    raise LocalError(
+        f"the settings cannot be used:\n{lines}\nset them in the environment or a file (--env-file); "
+        "workflow-service --show-settings lists all"
+    )
 
 
 def all_settings(settings: Settings | None, from_file: Collection[str] = ()) -> Iterator[Setting]:
@@ -82,7 +90,7 @@ def all_settings(settings: Settings | None, from_file: Collection[str] = ()) -> 
             value,
             " and ".join(sources) or "default",
             default,
-            " ".join((field.description or "").split()),
+            f"{_meaning(field)}.",
         )
 
 
@@ -90,11 +98,33 @@ def _variable(name: str, field: FieldInfo) -> str:
     return field.alias or f"WORKFLOW_{name}".upper()
 
 
-def _place(fault: Mapping[str, Any]) -> str:
-    first, *inner = fault["loc"]
-    field = Settings.model_fields.get(str(first))
-    variable = str(first) if field is None else _variable(str(first), field)
-    return "__".join((variable, *(str(part).upper() for part in inner)))
+def _told(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong with which variable, and what it is for."""
+    message = predicate(fault["type"], str(fault["msg"]))
+    if not fault["loc"]:  # of several together: the message names them
+        return message
+    first, *inner = map(str, fault["loc"])
+    name, field = next(each for each in Settings.model_fields.items() if first in (each[0], _variable(*each)))
+    place = _variable(name, field)
+    if name == "services":  # what is nested in it has variables of its own
+        place = "__".join((place, *map(str.upper, inner)))
+    elif name in _JSON_FIELDS:
+        place = ".".join((place, *inner))
+    return f"{place} {message} ({_meaning(field)})"
+
+
+def _no_json() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        variable = _variable(name, field)
+        if name in _JSON_FIELDS and os.environ.get(variable):
+            try:
+                json.loads(os.environ[variable])
+            except ValueError as error:
+                yield f"{variable} is no JSON: {str(error).partition(':')[0]} ({_meaning(field)})"
+
+
+def _meaning(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split()).replace("``", "`").removesuffix(".")
 
 
 def _shown(value: object) -> str:

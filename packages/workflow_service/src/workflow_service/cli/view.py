@@ -49,14 +49,18 @@ class View:
         """Show one line that needs attention."""
         self.err.print(Text(line, style="bold yellow"), soft_wrap=True)
 
-    def abandoned(self, database: AbandonedDatabase) -> None:
-        """Say that a database without a home has been removed, or will be."""
-        what = f"the database of {database.home}, which is gone ({database.place}, {database.size / 1e6:.0f} MB)"
-        if database.kept_for:
-            hours = math.ceil(database.kept_for / 3600)
-            self.say(f"Kept for {hours} h more, should that home come back: {what}")
-        else:
-            self.say(f"Removed {what}")
+    def abandoned(self, databases: Sequence[AbandonedDatabase]) -> None:
+        """Say in one line how many databases without a home were removed, and how many will be."""
+        removed = [each for each in databases if not each.kept_for]
+        kept = [each for each in databases if each.kept_for]
+        told = []
+        if removed:
+            told.append(f"removed {_databases(removed)}")
+        if kept:
+            hours = math.ceil(max(each.kept_for for each in kept) / 3600)
+            told.append(f"kept {_databases(kept)} for up to {hours} h more, should a home come back")
+        if told:
+            self.say(f"Of homes that are gone: {'; '.join(told)}")
 
     def serving(self, connection: Connection) -> None:
         """Show where the service is and how to get in."""
@@ -70,10 +74,8 @@ class View:
     def error(self, error: LocalError) -> None:
         """Show what went wrong, and the end of the log that tells more."""
         self.err.print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
-        tail = "" if error.log is None else log_tail(error.log)
-        if tail:
-            self.err.print(Text(f"--- the end of {error.log}"), soft_wrap=True)
-            self.err.print(Text(tail), soft_wrap=True)
+        if error.log is not None:
+            self._end_of(error.log)
 
     def worker_died(self, death: WorkerDeath, home: str) -> None:
         """Say loudly that no worker is left, and when it comes back or how to start one again."""
@@ -86,9 +88,12 @@ class View:
             self.warn(f"    {definitions}workflow-service worker --home {shlex.quote(home)}")
         else:
             self.warn(f"{death.what}: runs wait; it is started again in {death.again_in:g} s.")
-        tail = log_tail(death.log)
+        self._end_of(death.log)
+
+    def _end_of(self, log: Path) -> None:
+        tail = log_tail(log)
+        self.err.print(Text(f"--- the end of {log}" if tail else f"--- nothing is in {log}"), soft_wrap=True)
         if tail:
-            self.err.print(Text(f"--- the end of {death.log}"), soft_wrap=True)
             self.err.print(Text(tail), soft_wrap=True)
 
     def checks(self, checks: Sequence[Check]) -> None:
@@ -158,6 +163,15 @@ class View:
         self.say(f"Analysed {filename}: {len(findings)} findings, {len(grave)} of high severity.")
         for finding in grave:
             self.say(f"  {_one_line(finding.label)} (clause {finding.clause}, page {finding.page})")
+
+
+def _databases(databases: Sequence[AbandonedDatabase]) -> str:
+    """Name one database by its home, count several; either way with what they take and where they lie."""
+    size = f"{sum(each.size for each in databases) / 1e6:.0f} MB"
+    if len(databases) == 1:
+        [only] = databases
+        return f"the database of {only.home} ({only.place}, {size})"
+    return f"{len(databases)} databases ({databases[0].place.parent}, {size})"
 
 
 def _findings(result: JsonObject) -> list[Finding]:

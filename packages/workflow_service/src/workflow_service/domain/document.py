@@ -53,3 +53,11 @@ MEDIA_TYPES = {
     ".txt": "text/plain",
 }
 """The formats that can be analysed, by file name ending."""
+
+
+def told_size(count: int) -> str:
+    """Return a number of bytes as people say it: "20 MiB" if that is exact, else "200,000 bytes"."""
+    for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
+        if count and count % size == 0:
+            return f"{count // size:,} {unit}"
+    return f"{count:,} bytes"

@@ -23,6 +23,7 @@ _HOST = re.compile(
     r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+"
 )  # a name or an IPv6 address; httpx escapes what else there is
 _MAX_PORT = 65_535
+_FIELD = "options.webhook_url"  # the place in the request of what is checked
 
 _logger = logging.getLogger(__name__)
 
@@ -43,13 +44,12 @@ class SignedWebhooks:
         """Refuse what could never be sent; what a name resolves to is checked when it is.
 
         Raises:
-            InvalidInputError: The message says what is wrong.
+            InvalidInputError: The message says what is wrong, with its place in the request.
         """
-        if not self._secrets:
-            raise InvalidInputError("options.webhook_url: webhooks are not set up; set WORKFLOW_WEBHOOK_SECRETS")
-        fault = self._fault_of(url)
+        is_unset = "cannot be used: webhooks are not set up; set WORKFLOW_WEBHOOK_SECRETS"
+        fault = self._fault_of(url) if self._secrets else is_unset
         if fault is not None:
-            raise InvalidInputError(f"options.webhook_url {fault}")
+            raise InvalidInputError(f"{_FIELD} {fault}", [(_FIELD, fault)])
 
     def secrets_of(self, user_id: str) -> Sequence[str]:
         """Return what the user's receivers verify signatures with, the current one first."""

@@ -12,6 +12,7 @@ from jwt.exceptions import InvalidTokenError, PyJWTError
 
 from workflow_service.domain.identity import is_user_id
 from workflow_service.ports import InvalidSettingError
+from workflow_service.settings import Settings
 
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
@@ -170,3 +171,19 @@ class KeySet:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, PyJWTError) else type(error).__name__
+
+
+def token_verifier(settings: Settings) -> JsonWebTokens | None:
+    """Return what verifies tokens; None where no issuer is configured. Raises InvalidSettingError."""
+    algorithm, issuer, audience = settings.jwt_algorithm, settings.jwt_issuer, settings.jwt_audience
+    if algorithm is None or issuer is None or audience is None:
+        return None
+    keys: FixedKey | KeySet
+    if settings.jwt_secret is not None:
+        keys = FixedKey(settings.jwt_secret.get_secret_value())
+    elif settings.jwt_public_key_file is not None:
+        keys = FixedKey.of_file(settings.jwt_public_key_file, algorithm)
+    else:
+        assert settings.jwt_jwks_file is not None  # the settings see to it that there is one of the three
+        keys = KeySet(settings.jwt_jwks_file, algorithm)
+    return JsonWebTokens(algorithm, keys, issuer, audience, settings.jwt_leeway)

@@ -19,6 +19,7 @@ from workflow_service.local.records import ProcessRecord, Stopping
 HASTENED = 1.0
 """Seconds a signal is given once the user has lost patience, or there is nothing left to wait for."""
 
+_KILLER = "(by somebody, or by the kernel because memory ran out: journalctl -k, or dmesg, tells)"
 _KILL_BOUND = 10.0  # seconds the kernel may take to end a process after SIGKILL
 
 
@@ -136,11 +137,9 @@ class Child:
         return f"{self.command.name} (process {self.pid})"
 
     def obituary(self) -> str:
-        """Say how the process ended, in one line."""
+        """Say how the process ended, in one line, and who may have ended it if it could not say so itself."""
         code = self.returncode
-        how = (
-            f"was ended by {signal.Signals(-code).name}"
-            if code is not None and code < 0
-            else f"exited with {code}"
-        )
-        return f"{self} {how}"
+        if code is None or code >= 0:
+            return f"{self} exited with {code}"
+        how = f"{self} was ended by {signal.Signals(-code).name}"
+        return f"{how} {_KILLER}" if -code == signal.SIGKILL else how

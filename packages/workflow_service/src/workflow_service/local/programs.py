@@ -5,6 +5,7 @@ In production the command becomes the program, so that signals and exit codes ar
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ def become_api(settings: Settings) -> NoReturn:
     Raises:
         LocalError: The program could not be started.
     """
+    _refuse_taken_port(settings.api_host, settings.api_port)
     environment = {}
     if settings.api_workers > 1:
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_folder(f"api-{settings.api_port}"))
@@ -86,6 +88,21 @@ def _become(arguments: tuple[str, ...], environment: Mapping[str, str]) -> NoRet
         os.execve(sys.executable, argv, {"PYTHONUNBUFFERED": "1", **os.environ, **environment})  # noqa: S606
     except OSError as error:
         raise LocalError(f"{arguments[0]} could not be started: {error}; tried {sys.executable}") from error
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Raise LocalError if nobody can listen there: uvicorn says neither who chose the port nor what to do."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is closing keeps nobody out
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise LocalError(
+            f"the API cannot listen on {host}, port {port}: {error.strerror}; choose others by --host and --port, "
+            "WORKFLOW_API_HOST and WORKFLOW_API_PORT, or stop what has them"
+        ) from error
 
 
 def _metrics_folder(name: str) -> Path:

@@ -150,7 +150,8 @@ class Supervisor:
         elif self._ending is not None and not self._ending.done():
             if child in self._foundations:
                 self._hasten.set()
-            self._ending.set_exception(ChildDiedError(f"{child.obituary()} unexpectedly", child.command.log))
+            message = f"{child.obituary()}; the rest is stopped and no run is lost: start the service again"
+            self._ending.set_exception(ChildDiedError(message, child.command.log))
 
     async def _stop_all(self) -> None:
         started = {child.pid for child in self._children}

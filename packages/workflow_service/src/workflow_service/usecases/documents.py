@@ -3,7 +3,7 @@
 import unicodedata
 from pathlib import PurePosixPath
 
-from workflow_service.domain.document import MEDIA_TYPES, Document
+from workflow_service.domain.document import MEDIA_TYPES, Document, told_size
 from workflow_service.domain.file_format import mismatch
 from workflow_service.ports import (
     DocumentStore,
@@ -37,7 +37,7 @@ async def upload_document(
     name = display_name(filename)
     media_type = media_type_of(name, content_type)
     if len(content) > max_bytes:
-        raise TooLargeError(f"{name!r} has {len(content)} bytes; at most {max_bytes} are allowed")
+        raise TooLargeError(f"{name!r} has {len(content):,} bytes; a file may have {told_size(max_bytes)}")
     if not content:
         raise EmptyFileError(f"{name!r} has no bytes")
     found = mismatch(content, media_type)

@@ -2,11 +2,14 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from workflow_service.domain.named_documents import named_documents
 from workflow_service.domain.run import NewRun, Run
 from workflow_service.ports import (
+    DocumentStore,
     InvalidInputError,
     JobQueue,
     QueueUnavailableError,
@@ -26,6 +29,7 @@ async def submit_run(
     runs: RunStore,
     queue: JobQueue,
     workflows: Mapping[str, Workflow],
+    documents: DocumentStore,
     webhooks: WebhookSender,
 ) -> tuple[Run, bool]:
     """Commit a run and enqueue it; with an idempotency key seen before, return that run and False.
@@ -33,8 +37,8 @@ async def submit_run(
     The run counts from its commit on: a broker that is away delays it until the reaper sends it again.
 
     Raises:
-        InvalidInputError: No such workflow, it cannot take this input, or the webhook's address cannot be. Nothing
-            was written.
+        InvalidInputError: No such workflow, it cannot take this input, the user has no such document, or the
+            webhook's address cannot be. Nothing was written.
         IdempotencyConflictError: The key was used for a different request. Nothing was written.
 
     Cancellation: the run may or may not be committed; with an idempotency key the caller can find out.
@@ -42,12 +46,14 @@ async def submit_run(
     workflow = workflows.get(new.workflow_name)
     if workflow is None:
         known = ", ".join(sorted(workflows)) or "none"
-        raise InvalidInputError(f"there is no workflow {new.workflow_name!r}; known: {known}")
+        fault = f"names no workflow: {new.workflow_name!r}; known: {known}"
+        raise InvalidInputError(f"workflow_name {fault}", [("workflow_name", fault)])
     for name, value in (("input_data", new.input_data), ("options", new.options)):
         refuse_what_cannot_be_stored(name, value)
     workflow.check(new.input_data)
     if (webhook_url := new.options.get("webhook_url")) is not None:
         webhooks.check(webhook_url)
+    await _refuse_documents_not_there(new, workflow, documents)
     run, is_new = await runs.create(new)
     if is_new:
         await enqueue(run, queue)
@@ -62,6 +68,17 @@ async def enqueue(run: Run, queue: JobQueue) -> None:
         _logger.warning("run %s is committed but not enqueued; the reaper will do it: %s", run.id, error)
 
 
+async def _refuse_documents_not_there(new: NewRun, workflow: Workflow, documents: DocumentStore) -> None:
+    # Asked as the user: a document of somebody else answers as one that there is not.
+    faults = [
+        (place, f"names no document of yours: {document_id}; upload it and send its document_id")
+        for place, document_id in named_documents(workflow.input_schema, new.input_data, "input_data")
+        if await documents.get(new.user_id, document_id) is None
+    ]
+    if faults:
+        raise InvalidInputError("; ".join(f"{place} {fault}" for place, fault in faults), faults)
+
+
 def refuse_what_cannot_be_stored(name: str, value: Any) -> None:  # Any: parsed JSON
     """Raise InvalidInputError for a value, called ``name``, that the database cannot hold."""
     for place, fault in _faults(name, value, 0):
@@ -71,8 +88,8 @@ def refuse_what_cannot_be_stored(name: str, value: Any) -> None:  # Any: parsed 
 
 def _faults(place: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
     """Yield what in ``value`` the database cannot hold: JSON allows it, PostgreSQL does not."""
-    if depth > _MAX_DEPTH:
-        yield place, f"is nested deeper than {_MAX_DEPTH} levels"
+    if depth > _MAX_DEPTH:  # the place of the deepest part would be a line of brackets
+        yield re.split(r"[.\[]", place, maxsplit=1)[0], f"is nested deeper than {_MAX_DEPTH} levels"
     elif isinstance(value, str):
         yield from _text_faults(place, value)
     elif isinstance(value, float) and not math.isfinite(value):

@@ -1,7 +1,7 @@
 """The contract analysis: from an uploaded document to what its contract says and what is risky in it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from workflow_service.workflows.contract_reading import (
     read_windows,
     reading_report,
 )
+from workflow_service.workflows.engine.schemas import check_input
 from workflow_service.workflows.graphs import GraphWorkflow, report, user_of
 from workflow_service.workflows.plugins import WorkflowTools
 
@@ -28,6 +29,12 @@ _DOCUMENT: JsonObject = {
     "format": "document-id",
     "title": "Contract",
     "description": "An uploaded PDF, DOCX, Markdown or text file.",
+}
+_INPUT: JsonObject = {  # whether there is a model to ask is looked at apart: that it is not has advice of its own
+    "type": "object",
+    "properties": {"document_id": _DOCUMENT, "with_model": {"type": ["boolean", "null"]}},
+    "required": ["document_id"],
+    "additionalProperties": False,
 }
 
 
@@ -115,7 +122,11 @@ class _Steps:
         Raises:
             InvalidInputError: The input names no document, or asks for a model and there is none.
         """
-        return {"document_id": str(_document_id(input_data)), "with_model": self._with_model(input_data)}
+        check_input(_INPUT, input_data)
+        if input_data.get("with_model") and self._model is None:
+            fault = "asks for a language model, and none is configured; set WORKFLOW_MODEL to provider:name"
+            raise InvalidInputError(f"with_model {fault}", [("input_data.with_model", fault)])
+        return {"document_id": input_data["document_id"], "with_model": self._with_model(input_data)}
 
     def graph(self) -> Graph:
         """Return the graph."""
@@ -148,13 +159,7 @@ class _Steps:
         return {"filename": record.filename, "text": document.text, "pages": pages}
 
     def _with_model(self, input_data: JsonObject) -> bool:
-        said = input_data.get("with_model")
-        if said is not None and not isinstance(said, bool):
-            raise InvalidInputError(f"with_model is true or false, got {said!r}")
-        if said and self._model is None:
-            raise InvalidInputError(
-                "with_model asks for a language model, and none is configured; set WORKFLOW_MODEL to provider:name"
-            )
+        said: bool | None = input_data.get("with_model")
         return self._model is not None and (self._reading.with_model if said is None else said)
 
     def _windows(self, state: AnalysisState) -> tuple[Span, ...]:
@@ -245,19 +250,6 @@ def _found_by(
 ) -> list[JsonObject]:
     document = _document(state)
     return [finding.to_json() for finding in reader(document.text, document.pages, _clauses(state))]
-
-
-def _document_id(input_data: Mapping[str, Any]) -> UUID:
-    example = 'the input of contract_analysis is {"document_id": "<id of an uploaded document>"}'
-    if not {"document_id"} <= set(input_data) <= {"document_id", "with_model"}:
-        raise InvalidInputError(f"{example}, got the keys {sorted(map(str, input_data))}")
-    value = input_data["document_id"]
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        return UUID(value)
-    except ValueError:
-        raise InvalidInputError(f"{example}; {value!r} is not the id of a document") from None
 
 
 def _document(state: AnalysisState) -> DocumentText:

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services, UploadSlots
 from workflow_service.api.problems import problems
+from workflow_service.api.request_faults import OWN_WORDS
 from workflow_service.api.routes import PREFIX
 from workflow_service.api.views import DocumentPage, DocumentView, SampleList, SampleView
 from workflow_service.usecases.documents import upload_document
@@ -16,13 +17,26 @@ from workflow_service.usecases.samples import list_samples, read_sample
 
 router = APIRouter(tags=["documents"])
 
+_HOW = "Send a form with the file in the field «file»: curl -F file=@contract.pdf"
+_SHOWN = 100  # characters of what the client sent
+
 
 async def _one_file(request: Request) -> None:
-    """Refuse a form with several files: of fields with one name, FastAPI gives a route the last."""
-    count = len((await request.form()).getlist("file"))
-    if count > 1:
-        fault = {"loc": ("body", "file"), "msg": f"One file at a time, these are {count}", "type": "too_long"}
-        raise RequestValidationError([fault])
+    """Refuse a form that is not one file and say what to send; of several, FastAPI would take the last."""
+    said = request.headers.get("content-type", "")
+    if not said.lower().startswith("multipart/form-data"):
+        what = f"The body is said to be {said[:_SHOWN]!r}" if said else "The body has no Content-Type"
+        raise HTTPException(415, f"{what}. {_HOW}")
+    found = (await request.form()).getlist("file")
+    if not found:
+        message = f"is missing. {_HOW}"
+    elif len(found) > 1:
+        message = f"must be one file, these are {len(found)}"
+    elif isinstance(found[0], str):
+        message = f"is a text and no file; perhaps the @ is missing. {_HOW}"
+    else:
+        return
+    raise RequestValidationError([{"loc": ("body", "file"), "msg": message, "type": OWN_WORDS}])
 
 
 @router.post("/documents", status_code=201, dependencies=[Depends(_one_file)], responses=problems(400, 413, 415))

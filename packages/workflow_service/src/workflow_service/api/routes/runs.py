@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from workflow_service.api.authentication import INVALID, IsKnown, User
 from workflow_service.api.dependencies import Services
+from workflow_service.api.json_body import JsonRoute
 from workflow_service.api.problems import ProblemResponse, problems
 from workflow_service.api.views import AnswerRequest, CancelRequest, EventView, RunDetail, RunPage
 from workflow_service.domain.run import Run, RunStatus
@@ -20,7 +21,7 @@ from workflow_service.ports import StoreUnavailableError
 from workflow_service.usecases.afterlife import answer_run, delete_run, resume_run
 from workflow_service.usecases.following import follow_run, wait_for_end
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=JsonRoute)
 
 HEARTBEAT = 15  # seconds between comments on a silent stream: proxies close connections that say nothing
 SEND_TIMEOUT = 30.0  # seconds for one event; a client that reads slower than that is gone
@@ -75,7 +76,7 @@ async def wait(
     return RunDetail.model_validate(_found(run, run_id))
 
 
-@router.post("/{run_id}/cancel", status_code=202, responses=problems(400, 404, 409, 413))
+@router.post("/{run_id}/cancel", status_code=202, responses=problems(400, 404, 409, 413, 415))
 async def cancel(
     run_id: UUID, user_id: User, services: Services, request: CancelRequest | None = None
 ) -> RunDetail:

@@ -17,7 +17,7 @@ router = APIRouter(tags=["usage"])
 def _written_out(value: object) -> object:
     """Refuse a number, which pydantic would take for seconds since 1970."""
     if isinstance(value, str) and not re.match(r"\d{4}-", value):
-        raise ValueError("write a moment with its time zone, such as 2026-11-30T12:00:00Z")
+        raise ValueError("must be a moment with its time zone, such as 2026-11-30T12:00:00Z")
     return value
 
 

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Header, Response
 
 from workflow_service.api.authentication import User
 from workflow_service.api.dependencies import Services
+from workflow_service.api.json_body import JsonRoute
 from workflow_service.api.problems import problems
 from workflow_service.api.routes import PREFIX
 from workflow_service.api.views import Accepted, ExecuteRequest, WorkflowList, WorkflowView
 from workflow_service.domain.run import NewRun
 from workflow_service.usecases.submission import submit_run
 
-router = APIRouter(prefix="/workflows", tags=["workflows"])
+router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=JsonRoute)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -32,7 +33,7 @@ async def workflows(_user_id: User, services: Services) -> WorkflowList:
     return WorkflowList(workflows=[WorkflowView.model_validate(workflow) for workflow in by_name])
 
 
-@router.post("/execute", status_code=202, responses=problems(400, 409, 413))
+@router.post("/execute", status_code=202, responses=problems(400, 409, 413, 415))
 async def execute(
     request: ExecuteRequest,
     user_id: User,
@@ -47,6 +48,7 @@ async def execute(
         runs=services.runs,
         queue=services.queue,
         workflows=services.workflows,
+        documents=services.documents,
         webhooks=services.webhook_sender,
     )
     response.headers["Location"] = f"{PREFIX}/runs/{run.id}"

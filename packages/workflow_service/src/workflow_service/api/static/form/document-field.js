@@ -12,6 +12,7 @@ const SAMPLE = "sample:"; // before the names of samples among the values to cho
 
 export class DocumentField extends Field {
   #chosen = null; // its record
+  #isWalking = false; // through the closed list, by keys
   #pending = null; // what is on its way to the service
   #leaving = new AbortController();
   #maxBytes = null;
@@ -91,7 +92,12 @@ export class DocumentField extends Field {
       this.file.value = ""; // so that the same file can be chosen again
       if (file) this.#upload(file);
     });
-    this.choice.addEventListener("change", () => this.#take(this.choice.value));
+    // With the list closed, each arrow key chooses what it comes by. Nobody means all of these: what stands there
+    // is taken by Enter, or by going on.
+    this.choice.addEventListener("keydown", (event) => this.#walk(event));
+    this.choice.addEventListener("keyup", () => (this.#isWalking = false));
+    this.choice.addEventListener("change", () => (this.#isWalking ? this.#offer() : this.#take()));
+    this.choice.addEventListener("blur", () => this.#take());
   }
 
   #upload(file) {
@@ -100,8 +106,22 @@ export class DocumentField extends Field {
     return this.#fetch(`Uploading ${file.name} (${size(file.size)})…`, () => service.uploadDocument(file, this.#leaving.signal));
   }
 
-  #take(value) {
+  #walk(event) {
+    this.#isWalking = !["Enter", " ", "Tab", "Escape"].includes(event.key) && !event.altKey;
+    if (event.key !== "Enter" || this.choice.value === "") return;
+    event.preventDefault();
+    this.#take();
+  }
+
+  #offer() {
+    const isOne = this.choice.value !== "";
+    say(this.status, isOne ? `Enter takes ${this.choice.selectedOptions[0].textContent}` : "");
+  }
+
+  #take() {
+    const { value } = this.choice;
     if (value === "") return;
+    this.choice.value = ""; // so that the same one can be chosen again
     if (value.startsWith(SAMPLE)) {
       const name = value.slice(SAMPLE.length);
       this.#fetch(`Taking ${name}…`, () => service.takeSample(name, this.#leaving.signal));
@@ -163,7 +183,7 @@ export class DocumentField extends Field {
 
   // Without the lists a file can still be uploaded, and what is wrong will be said then.
   async #load() {
-    this.choice.replaceChildren(element("option", { value: "" }, "Or choose…"));
+    this.choice.replaceChildren(element("option", { value: "" }, "Or an earlier one, or a sample…"));
     await Promise.all([this.#list(null), this.#listSamples()].map((listing) => listing.catch(() => {})));
     this.#show(this.#pending === null ? null : this.status.textContent);
   }
@@ -177,7 +197,7 @@ export class DocumentField extends Field {
       const name = `${record.filename} · ${time(record.created_at)}`;
       this.earlier.append(element("option", { value: record.document_id }, name));
     }
-    if (this.earlier.children.length > 0) this.choice.append(this.earlier);
+    if (this.earlier.children.length > 0) this.choice.options[0].after(this.earlier); // whichever list came first
     this.older.hidden = this.choice.hidden || this.#next === null;
   }
 

@@ -7,7 +7,6 @@ export function faultsOf(problem) {
 
 function placeOf(field) {
   const steps = field.replaceAll(/\[(\d+)\]/g, ".$1").split(/[./]/).filter((step) => step !== "");
-  if (steps[0] === "body") steps.shift();
   const isKnown = ["input_data", "options"].includes(steps[0]);
   return { part: isKnown ? steps[0] : null, path: isKnown ? steps.slice(1) : steps };
 }
