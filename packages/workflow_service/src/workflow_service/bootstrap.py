@@ -26,7 +26,7 @@ from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
-from workflow_service.gateways.postgres.connection import Connect, Connection
+from workflow_service.gateways.postgres.connection import Connect, Connection, open_connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.observed_runs import ObservedRunStore
@@ -70,7 +70,8 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 
     Raises:
         SchemaTooNewError: The database was migrated by a newer release.
-        InvalidSettingError: A file that a setting names cannot be used.
+        InvalidSettingError: A file that a setting names cannot be used, or a pooler stands before the database and
+            no setting says so.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
     # Alembic weighs 24 MB: not for workers, which import this module too. It takes a second on a busy machine: not
@@ -80,10 +81,12 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     resources = _resources(settings, connect)
     catalog = RegisteredServices(service_registry, resources)
     async with (
-        PostgresRunFeed(settings.database_url) as feed,
+        PostgresRunFeed(settings.direct_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
-        await migrator.migrate(settings.database_url)
+        await migrator.migrate(settings.direct_url)
+        async with open_connection(connect):
+            pass  # a setting that makes no connection usable is told at the start
 
         async def ready() -> Mapping[str, bool]:
             return await _check(connect, queue)
@@ -137,7 +140,7 @@ def worker_services(settings: Settings) -> WorkerServices:
     return WorkerServices(
         runs=ObservedRunStore(connect, keep_for=settings.resumable_for),
         workflows=workflows,
-        feed=_CancelFeed(settings.database_url),
+        feed=_CancelFeed(settings.direct_url),
         perform=Performer(
             workflows=workflows,
             run_apart=partial(_run_apart, executor),
@@ -225,7 +228,9 @@ async def _run_elsewhere(
 def _connect(settings: Settings) -> Connect:
     """Lend connections of the running loop's own pool, which is closed with that loop."""
     pools = LoopLocal(
-        lambda: open_pool(settings.database_url, settings.database_pool_size, settings.run_lease),
+        lambda: open_pool(
+            settings.database_url, settings.database_pool_size, settings.run_lease, settings.database_pooler
+        ),
         name="database pool",
     )
 
@@ -248,7 +253,13 @@ def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWe
 
 def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
-        lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
+        lambda: open_checkpoint_pool(
+            settings.database_url,
+            settings.checkpoint_pool_size,
+            settings.run_lease,
+            direct_dsn=settings.direct_url,
+            pooler=settings.database_pooler,
+        ),
         name="checkpoint pool",
     )
 
