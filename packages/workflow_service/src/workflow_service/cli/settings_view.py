@@ -41,7 +41,7 @@ def read_settings() -> Settings:
     try:
         return Settings.from_environment()
     except ValidationError as error:
-        faults = "\n".join(f"  {_place(each)}: {each['msg']}" for each in error.errors(include_input=False))
+        faults = "\n".join(f"  {_fault(each)}" for each in error.errors(include_input=False))
         raise LocalError(
             f"the settings cannot be used:\n{faults}\nset them in the environment or a file (--env-file); "
             "workflow-service --show-settings lists all"
@@ -75,11 +75,14 @@ def _variable(name: str, field: FieldInfo) -> str:
     return field.alias or f"WORKFLOW_{name}".upper()
 
 
-def _place(fault: Mapping[str, Any]) -> str:
+def _fault(fault: Mapping[str, Any]) -> str:
+    if not fault["loc"]:  # of several settings together; its words name them
+        return str(fault["ctx"]["error"])
     first, *inner = fault["loc"]
     field = Settings.model_fields.get(str(first))
     variable = str(first) if field is None else _variable(str(first), field)
-    return "__".join((variable, *(str(part).upper() for part in inner)))
+    place = "__".join((variable, *(str(part).upper() for part in inner)))
+    return f"{place}: {fault['msg']}"
 
 
 def _shown(value: object) -> str:
