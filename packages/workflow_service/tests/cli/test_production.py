@@ -35,7 +35,11 @@ def test_settings_that_make_no_sense_are_named(command_line: Run) -> None:
     assert "DATABASE_URL: Field required" in shown.text
     assert "WORKFLOW_RUN_LEASE: Input should be a valid number" in shown.text
     assert "pa55word" not in shown.text
-    with_part = {"DATABASE_URL": "postgresql://u@h/d", "BROKER_URL": "redis://h", "WORKFLOW_JWT_ISSUER": "https://i"}
+    with_part = {
+        "DATABASE_URL": "postgresql://u@h/d",
+        "BROKER_URL": "redis://h",
+        "WORKFLOW_JWT_ISSUER": "https://i",
+    }
     shown = command_line("--show-settings", WORKFLOW_DATABASE_POOLER="transaction", **with_part)
     assert shown.wait() == 1
     assert "with WORKFLOW_DATABASE_POOLER, set WORKFLOW_DATABASE_DIRECT_URL too" in shown.text
