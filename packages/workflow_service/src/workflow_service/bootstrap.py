@@ -1,7 +1,7 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
 from importlib import import_module
@@ -11,10 +11,11 @@ from uuid import UUID
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import Isolation as Tier
-from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
+from homeloop import IsolationExecutor, LoopLocal, LoopRuntime, bind_callback, run
 from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
+from workflow_service.external.addresses import LookUp, look_up
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
 from workflow_service.external.webhooks import SignedWebhooks
@@ -59,6 +60,7 @@ from workflow_service.workflows.workflow_engine import WorkflowEngine
 
 T = TypeVar("T")
 
+_NAMES_CLOSE = 1.0  # seconds; a thread that a resolver holds is left behind then
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
 
@@ -78,9 +80,11 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
     # on the loop.
     migrator = await asyncio.to_thread(import_module, "workflow_service.gateways.postgres.migrator")
     connect = _connect(settings)
-    resources = _resources(settings, connect)
+    names = LoopRuntime(name="names")
+    resources = _resources(settings, connect, names)
     catalog = RegisteredServices(service_registry, resources)
     async with (
+        _closing(names),
         PostgresRunFeed(settings.direct_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
@@ -133,7 +137,7 @@ def _tokens(settings: Settings) -> JsonWebTokens | None:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    resources = _resources(settings, connect)
+    resources = _resources(settings, connect, LoopRuntime(name="names"))
     set_current_resources(resources)  # for code that opens services by itself
     workflows = _workflows(settings, connect, RegisteredServices(service_registry, resources))
     executor = IsolationExecutor(name="runs", preload=(__name__,))
@@ -242,8 +246,31 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings, connect: Connect) -> ServiceResources:
-    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
+def _resources(settings: Settings, connect: Connect, names: LoopRuntime) -> ServiceResources:
+    answers = PostgresAnswerCache(connect, settings.service_cache_entries)
+    return ServiceResources(settings, answers, look_up_on(names))
+
+
+def look_up_on(names: LoopRuntime) -> LookUp:
+    """Return what asks the resolver for addresses on the threads of ``names``, wherever it is called.
+
+    A resolver that does not answer holds threads of nobody else. They are as many as an executor of asyncio has,
+    and daemons: one that is stuck keeps no process from ending. Who waits for a thread, or for an answer, does so
+    within its own time.
+    """
+
+    async def look_up_there(host: str, port: int) -> Sequence[str]:
+        return await names.arun(look_up, host, port)
+
+    return look_up_there
+
+
+@asynccontextmanager
+async def _closing(names: LoopRuntime) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(names.close, _NAMES_CLOSE)
 
 
 def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
