@@ -61,7 +61,7 @@ def tarpit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tarpit]:
     def getaddrinfo(host: str, port: int, *_args: Any, **_options: Any) -> list[Any]:
         pit.asked.append(host)
         if not host.endswith(".good"):
-            pit.gate.wait(BOUND)
+            pit.gate.wait(2 * BOUND)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)

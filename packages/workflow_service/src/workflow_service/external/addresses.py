@@ -48,7 +48,7 @@ class AddressPolicy:
     def __init__(self, private_hosts: Collection[str] = (), look_up: LookUp = look_up) -> None:
         """Allow public addresses, and these hosts and networks whatever their addresses are.
 
-        ``look_up(host, port)`` asks the resolver, as the function of that name does, which takes the running loop's
+        ``look_up(host, port)`` asks the resolver, as the function of that name does, on the running loop's
         executor. In a process that serves others give one that has threads of its own: a name whose servers never
         answer holds a thread for as long as the resolver is patient, which is some tens of seconds.
 

@@ -54,8 +54,9 @@ class Answers:
         """
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
+            timer = asyncio.timeout(left)
             try:
-                async with asyncio.timeout(left) as timer:
+                async with timer:
                     kept = await self._find(question, ttl)
             except TimeoutError:
                 if not timer.expired():
