@@ -141,7 +141,11 @@ def test_checkpoints_go_on_where_another_client_ended(pooled: Pooled) -> None:
     ids: list[UUID] = []
 
     async def create(one: Connect, other: Connect) -> None:
-        ids.extend([await _create(one, "alice"), await _create(other, "bob")])
+        for connect, user in ((one, "alice"), (other, "bob")):
+            ids.append(await _create(connect, user))
+            claim = await PostgresRunStore(connect).claim(ids[-1], "worker", LEASE)
+            assert claim is not None
+            assert claim.run.attempt == 1
 
     def graph(fails: bool) -> StateGraph[State]:
         built = StateGraph(State)
@@ -165,22 +169,22 @@ def test_checkpoints_go_on_where_another_client_ended(pooled: Pooled) -> None:
         ]
         mine, strangers = ({"configurable": {"thread_id": str(id_)}} for id_ in ids)
         async with asyncio.timeout(60), pools[0] as one, pools[1] as other:
-            async with saver_on(one, ids[0]) as saver:
+            async with saver_on(one, ids[0], 1) as saver:
                 cut_off = graph(fails=True).compile(checkpointer=saver)
                 with pytest.raises(LookupError):
                     await cut_off.ainvoke({"steps": []}, mine, durability="sync")
-            async with saver_on(other, ids[1]) as saver:
+            async with saver_on(other, ids[1], 1) as saver:
                 assert await saver.aget_tuple(mine) is None, (
                     "in the scope of bob's run there is nothing of alice's"
                 )
                 assert await saver.aget_tuple(strangers) is None
-            async with saver_on(other, ids[0]) as saver:
+            async with saver_on(other, ids[0], 1) as saver:
                 resumed = graph(fails=False).compile(checkpointer=saver)
                 assert await resumed.ainvoke(None, mine, durability="sync") == {"steps": ["first", "second"]}
             assert await _is_as_new(pooled.url)
 
             async def keep(number: int) -> None:
-                async with saver_on((one, other)[number % 2], ids[0]) as saver:
+                async with saver_on((one, other)[number % 2], ids[0], 1) as saver:
                     config = {"configurable": {"thread_id": str(ids[0]), "checkpoint_ns": f"{number}"}}
                     ran = graph(fails=False).compile(checkpointer=saver)
                     assert await ran.ainvoke({"steps": []}, config) == {"steps": ["first", "second"]}

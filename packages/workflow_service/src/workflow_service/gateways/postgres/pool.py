@@ -56,6 +56,7 @@ def open_pool(dsn: str, max_size: int, lease: float, pooler: Pooler | None = Non
         min_size=1,
         max_size=max_size,
         init=prepare,
+        reset=_leave,
         timeout=_CONNECT_TIMEOUT,
         command_timeout=_COMMAND_TIMEOUT,
     )
@@ -67,6 +68,10 @@ def open_pool(dsn: str, max_size: int, lease: float, pooler: Pooler | None = Non
             "tcp_user_timeout": str(milliseconds),  # frozen with an answer on its way that fills the socket
         },
     )
+
+
+async def _leave(_connection: Connection) -> None:
+    """Do nothing: what a session sets ends with its transaction. RESET ALL would be a round trip for nothing."""
 
 
 @asynccontextmanager

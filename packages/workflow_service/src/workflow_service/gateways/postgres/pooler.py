@@ -4,7 +4,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import asyncpg
-from asyncpg.transaction import Transaction
 
 from workflow_service.ports import InvalidSettingError
 
@@ -31,45 +30,22 @@ ADVICE = (
     "itself"
 )
 
-_Isolation: TypeAlias = Literal["serializable", "repeatable_read", "read_uncommitted", "read_committed"]
-
 
 class PooledConnection(DriverConnection):
-    """A connection that leaves nothing in a session, and looks for nothing there.
+    """A connection whose sessions are anybody's: nothing may be left in one, and no bound set there beforehand.
 
     Statements belong into transactions: only there is it sure that all of them, and what asyncpg asks by itself
     between preparing and executing, meet one session; and only there they have a bound.
     """
 
     idle_bound: int | None = None
-    """Milliseconds that a transaction may stand idle; None leaves that to the server."""
-
-    def transaction(
-        self, *, isolation: _Isolation | None = None, readonly: bool = False, deferrable: bool = False
-    ) -> Transaction:
-        """Return a transaction as asyncpg does, with the bound of this connection."""
-        return _BoundTransaction(self, isolation, readonly, deferrable)
-
-    def get_reset_query(self) -> str:
-        """Return nothing: what asyncpg would clean is a session that this connection no longer has."""
-        return ""
+    """Milliseconds that a transaction may stand idle before the server ends it."""
 
 
-class _BoundTransaction(Transaction):
-    """A transaction that brings its own bounds: in a session that is anybody's none can be set before."""
-
-    def __init__(
-        self, connection: PooledConnection, isolation: _Isolation | None, readonly: bool, deferrable: bool
-    ) -> None:
-        super().__init__(connection, isolation, readonly, deferrable)
-        self._pooled = connection
-
-    async def start(self) -> None:
-        """Begin, and have the server end the transaction once its owner has been silent in it for too long."""
-        await super().start()
-        bound = self._pooled.idle_bound
-        if bound is not None:
-            await self._pooled.execute(f"SET LOCAL idle_in_transaction_session_timeout = {bound}")
+def idle_bound_of(connection: "Connection") -> int | None:
+    """Return what a transaction must bring as its bound; None where the session has one."""
+    bound: int | None = getattr(connection, "idle_bound", None)  # one of a pool's is a proxy
+    return bound
 
 
 async def is_pooled(connection: "Connection") -> bool:
