@@ -4,9 +4,12 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,7 +24,23 @@ _SERVERS = {  # service: the variable that says where it is, and where it is wit
     "rabbitmq": ("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//", 5672),
 }
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_OPTIONAL = {"pgbouncer"}  # CI may go without
 _PROBE_TIMEOUT = 2.0  # seconds
+_PGBOUNCER = os.environ.get("TEST_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+_PGBOUNCER_START = 10.0  # seconds
+_PGBOUNCER_SETTINGS = """
+[databases]
+* = host={server.hostname} port={server_port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users
+pool_mode = {mode}
+default_pool_size = {size}
+ignore_startup_parameters = {ignored}
+"""
 
 
 def service_url(service: str) -> str:
@@ -41,6 +60,8 @@ def _absence(service: str) -> str | None:
     """Return why a service cannot be used; None when it can."""
     if service == "chromium":
         return None if chromium_path() else "no chromium on the PATH; install it or set TEST_CHROMIUM"
+    if service == "pgbouncer":
+        return None if _PGBOUNCER else "no pgbouncer on the PATH; install it or set TEST_PGBOUNCER"
     variable, _, standard_port = _SERVERS[service]
     where = urlsplit(service_url(service))
     host, port = where.hostname or "127.0.0.1", where.port or standard_port
@@ -65,7 +86,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             reason = _absence(service)
             if reason is None:
                 continue
-            if os.environ.get("CI") == "true":
+            if os.environ.get("CI") == "true" and service not in _OPTIONAL:
                 pytest.fail(f"CI must offer it: {reason}", pytrace=False)
             pytest.skip(reason)
 
@@ -86,6 +107,62 @@ def redis_url() -> str:
 def rabbitmq_url() -> str:
     """A RabbitMQ virtual host; make queues with names of your own, and delete them."""
     return service_url("rabbitmq")
+
+
+@pytest.fixture
+def pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Start PgBouncer before a database: ``start(url, mode, sessions)`` returns the address through it.
+
+    ``ignored`` are parameters of clients that it takes without a word; it refuses all others. Mark the
+    test: ``@pytest.mark.needs("pgbouncer")``.
+    """
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)  # PgBouncer does not run as root
+    with ExitStack() as stack:
+
+        def start(url: str, mode: str, size: int, ignored: str = "") -> str:
+            server = urlsplit(url)
+            (folder / "users").write_text(f'"{server.username}" "{server.password or ""}"\n')
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port: int = free.getsockname()[1]
+            settings = folder / f"{port}.ini"
+            settings.write_text(
+                _PGBOUNCER_SETTINGS.format(
+                    server=server,
+                    server_port=server.port or 5432,
+                    port=port,
+                    folder=folder,
+                    mode=mode,
+                    size=size,
+                    ignored=ignored,
+                )
+            )
+            stack.enter_context(_running_pgbouncer(settings, port))
+            credentials = server.netloc.rpartition("@")[0]
+            return server._replace(netloc=f"{credentials}@127.0.0.1:{port}").geturl()
+
+        yield start
+
+
+@contextmanager
+def _running_pgbouncer(settings: Path, port: int) -> Iterator[None]:
+    as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
+    command = [str(_PGBOUNCER), *as_nobody, str(settings)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + _PGBOUNCER_START
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), _PROBE_TIMEOUT).close()
+                    break
+                except ConnectionRefusedError:
+                    assert process.poll() is None, process.communicate()[1]
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+            yield
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

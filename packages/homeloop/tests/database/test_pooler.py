@@ -1,14 +1,10 @@
 """PgBouncer between: poolers of sessions are fine if one says so, others are refused before anything is done."""
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Any
 
 import asyncpg
 import pytest
@@ -17,79 +13,28 @@ from homeloop import LoopRuntime, as_user
 from homeloop.database import ConnectionPoolManager, get_service_connection, get_user_connection
 from homeloop.errors import ConfigurationError
 
-PGBOUNCER = os.environ.get("TEST_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
-pytestmark = [
-    pytest.mark.needs("postgres"),
-    pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer on the PATH; install it or set TEST_PGBOUNCER"),
-]
+pytestmark = pytest.mark.needs("postgres", "pgbouncer")
 
 BOUND = 10.0  # seconds
-CONFIGURATION = """
-[databases]
-* = host={server.hostname} port={port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {listen}
-unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/users
-pool_mode = {mode}
-default_pool_size = {size}
-ignore_startup_parameters = extra_float_digits
-"""
 Pooler = Callable[[str, int], str]
 
 
-@contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    """A server that is there when the block begins, and gone afterwards."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + BOUND
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), BOUND).close()
-                    break
-                except ConnectionRefusedError:
-                    assert process.poll() is None, process.communicate()[1]
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-            yield
-        finally:
-            process.terminate()
+@pytest.fixture
+def patient_database(database: Any) -> Iterator[Any]:
+    """The database; the server hears of the pooler's end a moment later."""
+    yield database
+    deadline = time.monotonic() + BOUND
+    while database.connections():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
-def pooler(database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pooler]:
+def pooler(patient_database: Any, pgbouncer: Callable[..., str]) -> Iterator[Pooler]:
     """Start PgBouncer with a mode and a number of sessions; return the address of the database through it."""
-    folder = tmp_path_factory.mktemp("pgbouncer")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)  # PgBouncer does not run as root
-    server = urlsplit(database.server_dsn)
-    (folder / "users").write_text(f'"{database.role}" "{database.role}"\n')
-    with ExitStack() as stack:
-
-        def start(mode: str, size: int) -> str:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                listen: int = free.getsockname()[1]
-            configuration = folder / "pgbouncer.ini"
-            configuration.write_text(
-                CONFIGURATION.format(
-                    server=server, port=server.port or 5432, folder=folder, listen=listen, mode=mode, size=size
-                )
-            )
-            as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
-            stack.enter_context(running([str(PGBOUNCER), *as_nobody, str(configuration)], listen))
-            own = urlsplit(database.dsn)
-            return own._replace(netloc=f"{own.username}:{own.password}@127.0.0.1:{listen}").geturl()
-
-        yield start
-        ConnectionPoolManager.close()
-        ConnectionPoolManager.configure()
-    deadline = time.monotonic() + BOUND
-    while database.connections():  # the server hears of the pooler's end a moment later
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    yield partial(pgbouncer, patient_database.dsn)
+    ConnectionPoolManager.close()
+    ConnectionPoolManager.configure()
 
 
 async def as_alice() -> str:

@@ -1,7 +1,7 @@
 """Builds the service: the only module that knows which gateway stands behind which port."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import cache, partial
 from importlib import import_module
@@ -11,10 +11,11 @@ from uuid import UUID
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from homeloop import Isolation as Tier
-from homeloop import IsolationExecutor, LoopLocal, bind_callback, run
+from homeloop import IsolationExecutor, LoopLocal, LoopRuntime, bind_callback, run
 from homeloop.errors import CallTimeoutError, WorkerDiedError, WorkerStartError
 from workflow_service.domain.run import Isolation, JsonObject
 from workflow_service.external import ServiceResources, service_registry
+from workflow_service.external.addresses import LookUp, look_up
 from workflow_service.external.catalog import RegisteredServices
 from workflow_service.external.resources import set_current_resources
 from workflow_service.external.webhooks import SignedWebhooks
@@ -26,7 +27,7 @@ from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
-from workflow_service.gateways.postgres.connection import Connect, Connection
+from workflow_service.gateways.postgres.connection import Connect, Connection, open_connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.observed_runs import ObservedRunStore
@@ -59,6 +60,7 @@ from workflow_service.workflows.workflow_engine import WorkflowEngine
 
 T = TypeVar("T")
 
+_NAMES_CLOSE = 1.0  # seconds; a thread that a resolver holds is left behind then
 _CHECK_TIMEOUT = 2.0  # seconds for each part; who asks for readiness gives up soon
 
 
@@ -70,20 +72,25 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
 
     Raises:
         SchemaTooNewError: The database was migrated by a newer release.
-        InvalidSettingError: A file that a setting names cannot be used.
+        InvalidSettingError: A file that a setting names cannot be used, or a pooler stands before the database and
+            no setting says so.
         OSError, asyncpg.PostgresError, StoreUnavailableError: The database is away.
     """
     # Alembic weighs 24 MB: not for workers, which import this module too. It takes a second on a busy machine: not
     # on the loop.
     migrator = await asyncio.to_thread(import_module, "workflow_service.gateways.postgres.migrator")
     connect = _connect(settings)
-    resources = _resources(settings, connect)
+    names = LoopRuntime(name="names")
+    resources = _resources(settings, connect, names)
     catalog = RegisteredServices(service_registry, resources)
     async with (
-        PostgresRunFeed(settings.database_url) as feed,
+        _closing(names),
+        PostgresRunFeed(settings.direct_url) as feed,
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
-        await migrator.migrate(settings.database_url)
+        await migrator.migrate(settings.direct_url)
+        async with open_connection(connect):
+            pass  # a setting that makes no connection usable is told at the start
 
         async def ready() -> Mapping[str, bool]:
             return await _check(connect, queue)
@@ -114,14 +121,14 @@ def _identification(settings: Settings, connect: Connect) -> Identification:
 def worker_services(settings: Settings) -> WorkerServices:
     """Join what a worker works with. Nothing is opened before the first run asks for it."""
     connect = _connect(settings)
-    resources = _resources(settings, connect)
+    resources = _resources(settings, connect, LoopRuntime(name="names"))
     set_current_resources(resources)  # for code that opens services by itself
     workflows = _workflows(settings, connect, RegisteredServices(service_registry, resources))
     executor = IsolationExecutor(name="runs", preload=(__name__,))
     return WorkerServices(
         runs=ObservedRunStore(connect, keep_for=settings.resumable_for),
         workflows=workflows,
-        feed=_CancelFeed(settings.database_url),
+        feed=_CancelFeed(settings.direct_url),
         perform=Performer(
             workflows=workflows,
             run_apart=partial(_run_apart, executor),
@@ -223,7 +230,9 @@ async def _run_elsewhere(
 def _connect(settings: Settings) -> Connect:
     """Lend connections of the running loop's own pool, which is closed with that loop."""
     pools = LoopLocal(
-        lambda: open_pool(settings.database_url, settings.database_pool_size, settings.run_lease),
+        lambda: open_pool(
+            settings.database_url, settings.database_pool_size, settings.run_lease, settings.database_pooler
+        ),
         name="database pool",
     )
 
@@ -235,8 +244,31 @@ def _connect(settings: Settings) -> Connect:
     return connect
 
 
-def _resources(settings: Settings, connect: Connect) -> ServiceResources:
-    return ServiceResources(settings, PostgresAnswerCache(connect, settings.service_cache_entries))
+def _resources(settings: Settings, connect: Connect, names: LoopRuntime) -> ServiceResources:
+    answers = PostgresAnswerCache(connect, settings.service_cache_entries)
+    return ServiceResources(settings, answers, look_up_on(names))
+
+
+def look_up_on(names: LoopRuntime) -> LookUp:
+    """Return what asks the resolver for addresses on the threads of ``names``, wherever it is called.
+
+    A resolver that does not answer holds threads of nobody else. They are as many as an executor of asyncio has,
+    and daemons: one that is stuck keeps no process from ending. Who waits for a thread, or for an answer, does so
+    within its own time.
+    """
+
+    async def look_up_there(host: str, port: int) -> Sequence[str]:
+        return await names.arun(look_up, host, port)
+
+    return look_up_there
+
+
+@asynccontextmanager
+async def _closing(names: LoopRuntime) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(names.close, _NAMES_CLOSE)
 
 
 def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWebhooks:
@@ -246,7 +278,13 @@ def _webhook_sender(settings: Settings, resources: ServiceResources) -> SignedWe
 
 def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) -> Mapping[str, Workflow]:
     pools = LoopLocal(
-        lambda: open_checkpoint_pool(settings.database_url, settings.checkpoint_pool_size, settings.run_lease),
+        lambda: open_checkpoint_pool(
+            settings.database_url,
+            settings.checkpoint_pool_size,
+            settings.run_lease,
+            direct_dsn=settings.direct_url,
+            pooler=settings.database_pooler,
+        ),
         name="checkpoint pool",
     )
 

@@ -206,6 +206,13 @@ class Settings(OperationsSettings, ExternalSettings):
     database_url: Annotated[Address, AfterValidator(_check_database), Field(alias="DATABASE_URL")]
     """PostgreSQL, as libpq and asyncpg both read it: ``postgresql://user:password@host:port/name``."""
 
+    database_pooler: Literal["transaction"] | None = None
+    """Set ``transaction`` if a pooler such as PgBouncer stands before ``DATABASE_URL``, one of sessions too."""
+
+    database_direct_url: Annotated[Address, AfterValidator(_check_database)] | None = None
+    """The same database past the pooler, for notifications, migrations and LangGraph's tables. Unset, it is
+    ``DATABASE_URL``."""
+
     broker_url: Annotated[Address, AfterValidator(_check_broker), Field(alias="BROKER_URL")]
     """Redis, RabbitMQ, or ``safefs://<folder>``: the file broker that ``workflow-service up`` uses by default."""
 
@@ -312,6 +319,15 @@ class Settings(OperationsSettings, ExternalSettings):
     """The contracts that ship with the service."""
 
     @model_validator(mode="after")
+    def _check_pooler(self) -> Self:
+        if self.database_pooler is not None and self.database_direct_url is None:
+            raise ValueError(
+                "with WORKFLOW_DATABASE_POOLER, set WORKFLOW_DATABASE_DIRECT_URL too: a pooler of transactions "
+                "passes no notifications on, so nobody would hear of a run's changes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_tokens(self) -> Self:
         keys = {
             "WORKFLOW_JWT_SECRET": self.jwt_secret,
@@ -338,6 +354,11 @@ class Settings(OperationsSettings, ExternalSettings):
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < shortest:
             raise ValueError(f"WORKFLOW_JWT_SECRET must have at least {shortest} bytes for {self.jwt_algorithm}")
         return self
+
+    @property
+    def direct_url(self) -> str:
+        """The database's own address, past a pooler if there is one."""
+        return self.database_direct_url or self.database_url
 
     @property
     def pseudonym_key(self) -> str | None:

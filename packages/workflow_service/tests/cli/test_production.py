@@ -40,6 +40,18 @@ def test_settings_that_make_no_sense_are_named(command_line: Run) -> None:
     assert "DATABASE_URL is missing (PostgreSQL, as libpq" in shown.text
     assert "WORKFLOW_RUN_LEASE must be a number (A worker that" in shown.text
     assert "pa55word" not in shown.text
+    with_part = {
+        "DATABASE_URL": "postgresql://u@h/d",
+        "BROKER_URL": "redis://h",
+        "WORKFLOW_JWT_ISSUER": "https://i",
+    }
+    shown = command_line("--show-settings", WORKFLOW_DATABASE_POOLER="transaction", **with_part)
+    assert shown.wait() == 1
+    assert "with WORKFLOW_DATABASE_POOLER, set WORKFLOW_DATABASE_DIRECT_URL too" in shown.text
+    shown = command_line("doctor", **with_part)
+    assert shown.wait() == 1
+    assert "for tokens, set WORKFLOW_JWT_ALGORITHM" in shown.text
+    assert "Traceback" not in shown.text
 
 
 SERVERS = {"DATABASE_URL": "postgresql://u:pa55word@h/d", "BROKER_URL": "redis://h"}

@@ -225,25 +225,25 @@ def test_a_cancelled_question_lets_another_ask(run: Run) -> None:
     async def scenario() -> None:
         began = asyncio.Event()
 
-        async def never() -> ExternalServiceResponse:
+        async def never(_left: float) -> ExternalServiceResponse:
             asked.append("never")
             began.set()
             await asyncio.Event().wait()
             raise AssertionError("unreachable")
 
-        async def broken() -> ExternalServiceResponse:
+        async def broken(_left: float) -> ExternalServiceResponse:
             asked.append("broken")
             raise LookupError("a fault of the plug-in")
 
-        async def good() -> ExternalServiceResponse:
+        async def good(_left: float) -> ExternalServiceResponse:
             asked.append("good")
             return ExternalServiceResponse(True, 1)
 
-        first = asyncio.create_task(answers.get(question, 60, never))
+        first = asyncio.create_task(answers.get(question, 60, never, 60))
         await began.wait()
-        second = asyncio.create_task(answers.get(question, 60, broken))
-        third = asyncio.create_task(answers.get(question, 60, good))
-        fourth = asyncio.create_task(answers.get(question, 60, good))
+        second = asyncio.create_task(answers.get(question, 60, broken, 60))
+        third = asyncio.create_task(answers.get(question, 60, good, 60))
+        fourth = asyncio.create_task(answers.get(question, 60, good, 60))
         await asyncio.sleep(0)
         fourth.cancel()
         first.cancel()
@@ -255,6 +255,148 @@ def test_a_cancelled_question_lets_another_ask(run: Run) -> None:
         assert asked == ["never", "broken", "good"]
 
     run(scenario)
+
+
+def test_what_befell_the_one_who_asked_concerns_nobody_else(run: Run) -> None:
+    """Its time-out, and what another attempt may not meet again, lets the next one ask; a refusal is shared."""
+    answers = Answers(None)
+    question = Question("alice", "weatherapi", b"{}")
+
+    async def ask_beside(first_answer: ExternalServiceResponse) -> list[ExternalServiceResponse | None]:
+        gate = asyncio.Event()
+        lefts: list[float] = []
+
+        async def first(_left: float) -> ExternalServiceResponse:
+            await gate.wait()
+            return first_answer
+
+        async def later(left: float) -> ExternalServiceResponse:
+            lefts.append(left)
+            await _until(lambda: bool(_waiting(answers)))
+            return ExternalServiceResponse(True, "asked again")
+
+        tasks = [asyncio.create_task(answers.get(question, 60, each, 30)) for each in (first, later, later)]
+        await _until(lambda: len(_waiting(answers)) == 2)
+        gate.set()
+        results = await asyncio.gather(*tasks)
+        assert all(0 < left < 30 for left in lefts), "in the time that is left"
+        return results
+
+    async def scenario() -> None:
+        timed_out = ExternalServiceResponse(False, error="late", metadata={"code": "timeout", "transient": True})
+        first, second, third = await ask_beside(timed_out)
+        assert first == timed_out
+        assert [each.data for each in (second, third) if each] == ["asked again"] * 2
+        assert [each.metadata.get("shared") for each in (second, third) if each] == [None, True], "asked once more"
+        refused = ExternalServiceResponse(False, error="no such place", metadata={"transient": False})
+        first, second, third = await ask_beside(refused)
+        assert first == refused
+        assert [each.error for each in (second, third) if each] == ["no such place"] * 2
+
+    run(scenario)
+
+
+def test_who_waits_has_a_time_of_its_own(run: Run) -> None:
+    """However long the one who asks may take: a caller in a hurry is told, and the others go on waiting."""
+    answers = Answers(None)
+    question = Question("alice", "weatherapi", b"{}")
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+
+        async def slow(_left: float) -> ExternalServiceResponse:
+            await gate.wait()
+            return ExternalServiceResponse(True, "slow")
+
+        async def unasked(_left: float) -> ExternalServiceResponse:
+            raise AssertionError("another one asks")
+
+        first = asyncio.create_task(answers.get(question, 60, slow, 60))
+        await _until(lambda: question in answers._flights)
+        patient = asyncio.create_task(answers.get(question, 60, unasked, 60))
+        assert await answers.get(question, 60, unasked, 0.05) is None
+        gate.set()
+        results = await asyncio.gather(first, patient)
+        assert [each.data for each in results if each] == ["slow", "slow"]
+        assert not answers._flights
+
+    run(scenario)
+
+
+def test_who_asked_and_died_with_its_loop_is_not_waited_for(run: Run) -> None:
+    """Its loop stopped for good: once its time is over another one asks, and so does whoever comes later."""
+    answers = Answers(None)
+    question = Question("alice", "weatherapi", b"{}")
+
+    async def good(_left: float) -> ExternalServiceResponse:
+        return ExternalServiceResponse(True, "good")
+
+    async def never(_left: float) -> ExternalServiceResponse:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    dead = asyncio.new_event_loop()
+    task = dead.create_task(answers.get(question, 60, never, 0.05))
+    while question not in answers._flights:
+        dead.run_until_complete(asyncio.sleep(0))
+    try:
+
+        async def scenario() -> None:
+            for _ in range(2):
+                answer = await answers.get(question, 60, good, 30)
+                assert answer is not None
+                assert answer.data == "good"
+
+        run(scenario)
+    finally:
+        task.cancel()
+        dead.run_until_complete(asyncio.wait([task]))
+        dead.close()
+    assert not answers._flights
+
+
+def test_a_cache_that_is_slow_holds_up_nobody_who_waits(run: Run) -> None:
+    """They have their answer before it is kept, and a call that only waits for the cache ends with its time."""
+
+    async def scenario() -> None:
+        gate = asyncio.Event()
+
+        class SlowCache:
+            async def find(self, user_id: str, key: bytes, max_age: float) -> KeptAnswer | None:
+                if user_id == "bob":
+                    await gate.wait()
+                return None
+
+            async def keep(self, user_id: str, key: bytes, service: str, data: Any, ttl: float) -> None:
+                await gate.wait()
+
+        answers = Answers(SlowCache())
+        question = Question("alice", "weatherapi", b"{}")
+
+        async def good(_left: float) -> ExternalServiceResponse:
+            return ExternalServiceResponse(True, "good")
+
+        first = asyncio.create_task(answers.get(question, 60, good, 30))
+        await _until(lambda: question in answers._flights)
+        second = await answers.get(question, 60, good, 30)
+        assert second is not None
+        assert second.metadata == {"shared": True}
+        assert not first.done()
+        assert await answers.get(Question("bob", "weatherapi", b"{}"), 60, good, 0.05) is None
+        gate.set()
+        assert await first == ExternalServiceResponse(True, "good")
+
+    run(scenario)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Let the loop go round until it is so; the scenario has a bound."""
+    while not condition():  # noqa: ASYNC110  the parts looked at have no event
+        await asyncio.sleep(0)
+
+
+def _waiting(answers: Answers) -> list[Any]:
+    return [each for flight in answers._flights.values() for each in flight._waiting]
 
 
 def _wait(condition: Callable[[], bool]) -> None:

@@ -19,6 +19,7 @@ from workflow_service.ports import InvalidInputError
 Run = Callable[[Callable[[], Awaitable[Any]]], Any]
 SECRETS = ("the first secret, long enough", "an older secret, long enough")
 LOCAL = AddressPolicy(["127.0.0.1"])
+OK = "HTTP/1.1 200 OK\r\n"
 
 
 def due(url: str, user_id: str = "alice", delivery_id: UUID | None = None) -> DueDelivery:
@@ -94,6 +95,65 @@ def test_receivers_that_do_not_answer(run: Run, receiver: Any, unused_port: int,
         assert open_sockets(receiver.port) == 0
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 100 Continue\r\n\r\n"]
+)
+def test_answers_without_end_are_not_read(head: str, run: Run) -> None:
+    """A body, headers, provisional answers: what was said counts, or the time or size that an answer may have."""
+
+    async def scenario() -> tuple[Outcome, int]:
+        written = 0
+        gone = asyncio.Event()
+
+        async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal written
+            piece = head if head.startswith("HTTP/1.1 100") else "X-Filler: " + "x" * 1000 + "\r\n"
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(head.encode())
+                while True:
+                    writer.write(piece.encode())
+                    await writer.drain()
+                    written += len(piece)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+                gone.set()
+
+        async with await asyncio.start_server(flood, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            outcome = await SignedWebhooks(SECRETS, LOCAL, 1).send(due(f"http://127.0.0.1:{port}/"))
+            await gone.wait()
+        return outcome, written
+
+    outcome, written = run(scenario)
+    if head.endswith("OK\r\n\r\n"):
+        assert outcome == Outcome(200)
+        assert written < 32 * 1024 * 1024, "what the sockets hold, and not what can be read"
+    else:
+        assert outcome in (
+            Outcome(error="no answer within 1 s"),
+            Outcome(error="the host cannot be reached, or broke off"),
+        )
+
+
+@pytest.mark.parametrize("part", ["\r\nX-Injected: 1", "%0d%0aX-Injected:%201", "\n", "\x00"])
+def test_an_address_brings_no_headers(part: str, run: Run, receiver: Any) -> None:
+    """Line breaks are refused when a run is submitted, and stay encoded where they are."""
+    sender = SignedWebhooks(SECRETS, LOCAL, 5)
+    url = f"{receiver.url}{part}"
+    if part.startswith("%"):
+        sender.check(url)
+        assert run(lambda: sender.send(due(url))) == Outcome(204)
+        (received,) = receiver.received
+        assert "x-injected" not in received.headers
+        assert received.path.endswith(part)
+    else:
+        with pytest.raises(InvalidInputError, match=r"options\.webhook_url is no URL"):
+            sender.check(url)
 
 
 def test_nothing_is_sent_inside(run: Run, receiver: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.needs("postgres")
 
 WithPool = Callable[[Callable[[Any], Any]], Any]
 DEAR = ModelUsage("openai:dear", 1000, 200, 0.000_012_5)
-FREE = ModelUsage("ollama:free", 10, 20)
+FREE = ModelUsage("ollama:unpriced", 10, 20)
 
 
 def test_calls_are_summed_by_model_the_dearest_first(with_pool: WithPool) -> None:
@@ -27,7 +27,7 @@ def test_calls_are_summed_by_model_the_dearest_first(with_pool: WithPool) -> Non
         report = await usage.report("alice")
         assert report.models == [
             ModelTotal("openai:dear", 2, 2000, 400, pytest.approx(0.000_025), 0),
-            ModelTotal("ollama:free", 1, 10, 20, 0.0, 1),
+            ModelTotal("ollama:unpriced", 1, 10, 20, None, 1),
         ]
 
     with_pool(scenario)

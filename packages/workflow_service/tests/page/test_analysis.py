@@ -170,9 +170,18 @@ def test_earlier_analysis_opens_from_the_list_and_by_its_address(person: Any) ->
     expect(person.page.locator("#run-title")).to_have_text("kept 📎.md")
 
 
-def test_what_a_language_model_added_is_told(person: Any) -> None:
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (0.0123, "USD 0.0123"),
+        (0.00001, "less than USD 0.0001"),
+        (0.0, "free of charge"),
+        (None, "at a price that is not set here"),
+    ],
+)
+def test_what_a_language_model_added_is_told(person: Any, cost: float | None, words: str) -> None:
     """Who found what, and what the model read, left out and cost, stand with the findings and the summary."""
-    usage = {"model": "openai:m", "input_tokens": 900, "output_tokens": 100, "cost": 0.0123}
+    usage = {"model": "openai:m", "input_tokens": 900, "output_tokens": 100, "cost": cost}
     counts = {
         "windows": 1,
         "chars": 9,
@@ -195,7 +204,7 @@ def test_what_a_language_model_added_is_told(person: Any) -> None:
     told = person.page.locator("#summary-model")
     expect(told).to_contain_text("read 1 part: it added 2 findings and confirmed 1")
     expect(told).to_contain_text("1 finding that the text does not bear out was left out")
-    expect(told).to_contain_text("1000 tokens, USD 0.0123")
+    expect(told).to_contain_text(f"1000 tokens, {words}.")
     expect(person.page.locator("#findings .source").first).to_have_text("found by the language model")
 
 

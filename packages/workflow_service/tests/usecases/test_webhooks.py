@@ -164,11 +164,11 @@ def test_a_delivery_whose_sender_fell_silent_is_sent_again(with_pool: WithPool, 
     async def scenario(pool: asyncpg.Pool) -> None:
         store = PostgresWebhookStore(pool.acquire)
         await end_run(pool, receiver.url)
-        (lost,) = await store.take_due(10, 10, [], 60)
+        (lost,) = await store.take_due(10, 10, {}, 60)
         assert lost.attempt == 1
-        assert list(await store.take_due(10, 10, [], 60)) == []
+        assert list(await store.take_due(10, 10, {}, 60)) == []
         await due_now(pool)
-        (again,) = await store.take_due(10, 10, [], 60)
+        (again,) = await store.take_due(10, 10, {}, 60)
         assert (again.id, again.attempt, again.body) == (lost.id, 2, lost.body)
         await store.record(lost, Outcome(500, "late"), None)
         (delivery,) = await store.list_recent("alice", 9)
@@ -211,6 +211,69 @@ def test_silent_receivers_of_one_user_hold_up_nobody_else(with_pool: WithPool, r
                 lambda: _at_least(PER_USER + 2, store.list_recent("alice", 9, status=DeliveryStatus.DELIVERED))
             )
         assert AT_ONCE > PER_USER
+
+    with_pool(scenario)
+
+
+def test_of_one_user_never_more_are_under_way(with_pool: WithPool, receiver: Any) -> None:
+    """However they end: those that are under way count when the next ones are taken."""
+
+    async def scenario(pool: asyncpg.Pool) -> None:
+        held: list[asyncio.Event] = []
+        now = most = 0
+
+        class Held(SignedWebhooks):
+            async def send(self, delivery: DueDelivery) -> Outcome:
+                nonlocal now, most
+                now += 1
+                most = max(most, now)
+                held.append(release := asyncio.Event())
+                await release.wait()
+                now -= 1
+                return Outcome(204)
+
+        for _ in range(3 * PER_USER):
+            await end_run(pool, receiver.url)
+        sender = Held(["a secret for these tests"], AddressPolicy(), 5)
+        async with delivering(pool, sender=sender) as store:
+            for left in range(3 * PER_USER, 0, -1):
+                while len(held) < min(PER_USER, left):  # noqa: ASYNC110  the use case has no event
+                    await asyncio.sleep(0.01)
+                held.pop(0).set()
+            done = await until(
+                lambda: _at_least(3 * PER_USER, store.list_recent("alice", 99, status=DeliveryStatus.DELIVERED))
+            )
+        assert len(done) == 3 * PER_USER
+        assert most == PER_USER
+
+    with_pool(scenario)
+
+
+def test_thousands_for_a_dead_receiver_hold_up_nobody_else(with_pool: WithPool, receiver: Any) -> None:
+    """It refuses at once, so that a few are always due and few under way: who is served waits for the others."""
+
+    async def scenario(pool: asyncpg.Pool) -> None:
+        refused: list[DueDelivery] = []
+
+        class DeadForAlice(SignedWebhooks):
+            async def send(self, delivery: DueDelivery) -> Outcome:
+                if delivery.user_id != "alice":
+                    return await SENDER.send(delivery)
+                refused.append(delivery)
+                return Outcome(error="the host cannot be reached, or broke off")
+
+        run = await end_run(pool, receiver.url)
+        await pool.execute(
+            "INSERT INTO workflow.webhook_deliveries (run_id, seq, user_id, url, event, body, next_attempt_at) "
+            "SELECT run_id, seq + number, user_id, url, event, body, next_attempt_at - interval '1 hour' "
+            "FROM workflow.webhook_deliveries, generate_series(1, 2000) AS number WHERE run_id = $1",
+            run.id,
+        )
+        await end_run(pool, receiver.url, "bob")
+        dead = DeadForAlice(["a secret for these tests"], AddressPolicy(["127.0.0.1"]), 5)
+        async with delivering(pool, sender=dead, interval=60) as store:  # it looks when one has ended
+            await until(lambda: store.list_recent("bob", 9, status=DeliveryStatus.DELIVERED))
+            assert len(refused) < 100
 
     with_pool(scenario)
 

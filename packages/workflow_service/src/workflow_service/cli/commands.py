@@ -279,7 +279,7 @@ def migrate(check: bool, sql: bool) -> None:
     def start() -> None:
         if check and sql:
             raise LocalError("--check and --sql exclude each other; choose one")
-        database_url = os.environ.get("DATABASE_URL")
+        database_url = os.environ.get("WORKFLOW_DATABASE_DIRECT_URL") or os.environ.get("DATABASE_URL")
         if not database_url:
             raise LocalError("DATABASE_URL is not set; set it to the PostgreSQL database to migrate")
         if not asyncio.run(migrate_database(view, database_url, check=check, sql=sql)):

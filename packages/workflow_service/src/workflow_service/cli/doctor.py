@@ -25,6 +25,7 @@ from workflow_service.gateways.json_web_tokens import token_verifier
 from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.connection import Connection
+from workflow_service.gateways.postgres.pooler import ADVICE, find_pooler
 from workflow_service.gateways.postgres.run_statistics import PostgresRunStatistics
 from workflow_service.gateways.postgres.schema import SCHEMA, current_revision, revisions
 from workflow_service.gateways.postgres.single import single_connection
@@ -177,7 +178,8 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         return
     connect = single_connection(settings.database_url)
     try:
-        async with connect() as connection:
+        yield await _pooler(settings)
+        async with connect() as connection, connection.transaction():
             for look in (_server, _connections, _clock, _rights):
                 yield await look(connection, settings)
         schema = await _schema(settings)
@@ -187,6 +189,39 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
             yield await _queue(settings)
     except (ServiceError, OSError, asyncpg.PostgresError) as error:
         yield Check("database", State.FAILED, f"it went away meanwhile: {error}", "look at its log")
+
+
+async def _pooler(settings: Settings) -> Check:
+    """Look what stands between, and whether the settings fit: nobody hears of changes through a pooler."""
+    found = await find_pooler(settings.database_url)
+    if settings.database_pooler is None:
+        if found is None:
+            return Check("pooler", State.OK, "none: DATABASE_URL leads to the server itself")
+        kind = "transactions" if found == "transaction" else "a kind that it does not tell"
+        return Check("pooler", State.FAILED, f"a pooler of {kind} stands before the database", ADVICE)
+    shown = without_password(settings.direct_url)
+    try:
+        is_same = await _identity(settings.database_url) == await _identity(settings.direct_url)
+        past = await find_pooler(settings.direct_url)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        advice = "correct WORKFLOW_DATABASE_DIRECT_URL, the address of the database past its pooler"
+        return Check("pooler", State.FAILED, f"the database does not answer at {shown}: {error}", advice)
+    if not is_same:
+        advice = "let WORKFLOW_DATABASE_DIRECT_URL and DATABASE_URL lead to the same database"
+        return Check("pooler", State.FAILED, f"another database is at {shown}", advice)
+    if past == "transaction":
+        advice = "set WORKFLOW_DATABASE_DIRECT_URL to an address past it: nobody hears of changes through it"
+        return Check("pooler", State.FAILED, f"a pooler of transactions stands before {shown}, too", advice)
+    between = "none seen, which does no harm" if found is None else "one stands between, as set"
+    return Check("pooler", State.OK, f"{between}; past it: {shown}")
+
+
+async def _identity(url: str) -> object:
+    """Return what tells a database from others: its server's start and its number there."""
+    async with single_connection(url)() as connection, connection.transaction():
+        return await connection.fetchrow(
+            "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()"
+        )
 
 
 async def _server(connection: Connection, settings: Settings) -> Check:
@@ -207,6 +242,8 @@ async def _connections(connection: Connection, settings: Settings) -> Check:
     )
     a_process = settings.database_pool_size + 1  # the API's feed has one besides
     a_worker = settings.database_pool_size + settings.checkpoint_pool_size
+    if settings.database_pooler is not None:
+        a_process = a_worker = 1  # its feed; all others are the pooler's, which has a bound of its own
     found = (
         f"{used} of {limit} in use; each of {settings.api_workers} API processes takes {a_process} at most, "
         f"a worker process {a_worker}"

@@ -10,7 +10,7 @@ _PRICED_TOKENS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """Tokens of a call, and what they cost; ``cost`` is in US dollars, None when the model has no price."""
+    """Tokens of a call, and what they cost in US dollars: None is unknown, no price being set; 0.0 is free."""
 
     model: str
     input_tokens: int
@@ -61,13 +61,13 @@ class ModelPrices:
 
 @dataclass(frozen=True, slots=True)
 class ModelTotal:
-    """What one model took over some calls. ``cost`` sums the calls that had a price."""
+    """What one model took over some calls. ``cost`` sums those that had a price; None when none of them had."""
 
     model: str
     calls: int
     input_tokens: int
     output_tokens: int
-    cost: float
+    cost: float | None
     calls_without_price: int
 
 

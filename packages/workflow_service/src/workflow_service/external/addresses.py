@@ -4,11 +4,13 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import cache
+from typing import TypeAlias
 
 import httpx
 
+LookUp: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -27,15 +29,33 @@ class ForbiddenAddressError(httpx.ConnectError):
     """A host is at an address that the service must not connect to. Nothing was sent."""
 
 
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of ``host`` that the system's resolver knows, in its order.
+
+    Raises:
+        OSError, UnicodeError: It knows none.
+
+    Cancellation: returns at once. A thread of the running loop's executor that waits for the resolver goes on
+    waiting, and the resolver may be an attacker's: see `AddressPolicy`.
+    """
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(answer[4][0]) for answer in answers]
+
+
 class AddressPolicy:
     """Says which addresses of a host may be connected to: public ones, and what is allowed by configuration."""
 
-    def __init__(self, private_hosts: Collection[str] = ()) -> None:
+    def __init__(self, private_hosts: Collection[str] = (), look_up: LookUp = look_up) -> None:
         """Allow public addresses, and these hosts and networks whatever their addresses are.
+
+        ``look_up(host, port)`` asks the resolver, as the function of that name does, on the running loop's
+        executor. In a process that serves others give one that has threads of its own: a name whose servers never
+        answer holds a thread for as long as the resolver is patient, which is some tens of seconds.
 
         Raises:
             ValueError: An entry is neither a host name nor a network.
         """
+        self._look_up = look_up
         self._networks = []
         self._hosts = set()
         for entry in private_hosts:
@@ -67,7 +87,10 @@ class AddressPolicy:
         Cancellation: returns at once; the resolver's thread ends by itself.
         """
         literal = _parse(host)
-        found = [literal] if literal is not None else await _look_up(host, port)
+        try:
+            found = [literal] if literal else [*map(ipaddress.ip_address, await self._look_up(host, port))]
+        except (OSError, UnicodeError) as error:
+            raise httpx.ConnectError(f"{host} has no address: {error}") from error
         if host.lower().rstrip(".") not in self._hosts:
             for address in found:
                 if not self.allows_address(address):
@@ -103,14 +126,6 @@ def _is_public(address: Address) -> bool:
     return inner.is_global and not (inner.is_multicast or is_reserved)
 
 
-async def _look_up(host: str, port: int) -> list[Address]:
-    try:
-        answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise httpx.ConnectError(f"{host} has no address: {error}") from error
-    return [ipaddress.ip_address(answer[4][0]) for answer in answers]
-
-
 @cache
 def shared_tls() -> ssl.SSLContext:
     """Return the process's TLS context for clients: making one takes 20 ms, and no loop owns it."""
@@ -144,7 +159,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             async with asyncio.timeout(bound):
                 addresses = await self._policy.resolve(host, port)
         except TimeoutError as error:
-            raise httpx.ConnectTimeout(f"{host} was not resolved within {bound:g} s") from error
+            raise httpx.ConnectTimeout(
+                f"{host} was not resolved within {bound:g} s: the name servers do not answer"
+            ) from error
         last = len(addresses) - 1
         for position, address in enumerate(addresses):
             try:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from workflow_service.domain.external import ExternalServiceResponse
 from workflow_service.ports import AnswerCache, StoreUnavailableError
 
-Fetch = Callable[[], Awaitable[ExternalServiceResponse]]
+Fetch = Callable[[float], Awaitable[ExternalServiceResponse]]
 
 _logger = logging.getLogger(__name__)
 
@@ -40,30 +41,58 @@ class Answers:
         self._cache = cache
         self._flights: dict[Question, _Flight] = {}
 
-    async def get(self, question: Question, ttl: float, fetch: Fetch) -> ExternalServiceResponse:
-        """Return an answer at most ``ttl`` seconds old, or what ``fetch()`` returns.
+    async def get(
+        self, question: Question, ttl: float, fetch: Fetch, timeout: float
+    ) -> ExternalServiceResponse | None:
+        """Return an answer at most ``ttl`` seconds old, or what ``fetch(left)`` returns within so many seconds.
 
-        Cancellation: of the one who asks the service lets another of those who wait ask it.
+        Each caller has ``timeout`` seconds of its own, whoever asks the service for it; None says that they are
+        over. What befell the one who asked concerns nobody else: its cancellation, its error, its time-out and
+        whatever another attempt may not meet again let another of those who wait ask, in the time it has left.
+
+        Cancellation: as that. The cache may have been told.
         """
-        while True:
-            if (kept := await self._find(question, ttl)) is not None:
-                return kept
-            mine = _Flight()
-            flight = self._flights.setdefault(question, mine)  # atomic: one of all threads gets its own
-            if flight is not mine:
-                answer = await flight.wait()
-                if answer is not None:
-                    return replace(answer, metadata={**answer.metadata, "shared": True})
-                continue
-            answer = None
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            timer = asyncio.timeout(left)
             try:
-                answer = await fetch()
-                if answer.success:
-                    await self._keep(question, ttl, answer)
-                return answer
-            finally:
-                del self._flights[question]
-                mine.land(answer)
+                async with timer:
+                    kept = await self._find(question, ttl)
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                return None
+            if kept is not None:
+                return kept
+            mine = _Flight(deadline)
+            flight = self._flights.setdefault(question, mine)  # atomic: one of all threads gets its own
+            if flight is mine:
+                return await self._ask(question, ttl, fetch, mine)
+            answer = await flight.wait(min(deadline, flight.deadline))
+            if answer is not None:
+                return replace(answer, metadata={**answer.metadata, "shared": True})
+            if flight.deadline <= time.monotonic():
+                self._forget(question, flight)  # who asked has died with its loop, or stands still
+        return None
+
+    async def _ask(
+        self, question: Question, ttl: float, fetch: Fetch, flight: "_Flight"
+    ) -> ExternalServiceResponse:
+        try:
+            answer = await fetch(max(0.0, flight.deadline - time.monotonic()))
+            if answer.success or not answer.metadata.get("transient"):
+                flight.land(answer)  # before it is kept: nobody waits for the database
+            if answer.success:
+                await self._keep(question, ttl, answer)
+            return answer
+        finally:
+            self._forget(question, flight)
+            flight.land(None)
+
+    def _forget(self, question: Question, flight: "_Flight") -> None:
+        if self._flights.get(question) is flight:
+            # Another thread may have come between with a flight of its own: then there are two, and no harm.
+            self._flights.pop(question, None)
 
     async def _find(self, question: Question, ttl: float) -> ExternalServiceResponse | None:
         if self._cache is None:
@@ -90,22 +119,26 @@ class Answers:
 class _Flight:
     """A question on its way. Those who wait may be on other loops; no lock, see `limits`."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        """When the one who asks has no time left, by the monotonic clock."""
         self._has_landed = False
         self._answer: ExternalServiceResponse | None = None
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
 
-    async def wait(self) -> ExternalServiceResponse | None:
-        """Return the answer; None when there is none, and somebody else has to ask."""
+    async def wait(self, until: float) -> ExternalServiceResponse | None:
+        """Return the answer; None when there is none by then, or somebody else has to ask."""
         loop = asyncio.get_running_loop()
         landing = loop.create_future()
         self._waiting.append((loop, landing))
         if not self._has_landed:  # looked at after the append: `land` wakes whoever is listed when it begins
-            await landing
+            await asyncio.wait([landing], timeout=max(0.0, until - time.monotonic()))
         return self._answer
 
     def land(self, answer: ExternalServiceResponse | None) -> None:
-        """Hand the answer to all who wait."""
+        """Hand the answer to all who wait; the first landing counts."""
+        if self._has_landed:
+            return
         self._answer = answer
         self._has_landed = True
         while self._waiting:

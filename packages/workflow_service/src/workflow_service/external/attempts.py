@@ -35,11 +35,14 @@ async def try_until_answered(
     attempt: Callable[[], Awaitable[Any]],  # Any: JSON
     *,
     settings: ServiceSettings,
+    timeout: float,
     limits: Limits,
     is_idempotent: bool,
     course: Course,
 ) -> Any:  # Any: JSON
-    """Return what ``attempt()`` returns, tried again as the settings say; ``course`` is told how it goes.
+    """Return what ``attempt()`` returns, tried again as the settings say, within ``timeout`` seconds.
+
+    ``course`` is told how it goes.
 
     Tried again is what `ServiceCallError` calls transient; of an operation that is not idempotent only what the
     provider cannot have worked on. Retry-After goes before our own pauses, unless there is no time left for it.
@@ -47,7 +50,7 @@ async def try_until_answered(
     Raises:
         ServiceCallError: The last attempt's, or the call's time was over.
     """
-    deadline = time.monotonic() + settings.timeout
+    deadline = time.monotonic() + timeout
 
     def pause(error: Exception) -> bool | float:
         if not isinstance(error, ServiceCallError) or not error.is_transient or error.code == CIRCUIT_OPEN:
@@ -58,7 +61,7 @@ async def try_until_answered(
             return True
         return error.retry_after if time.monotonic() + error.retry_after < deadline else False
 
-    timer = asyncio.timeout(settings.timeout)
+    timer = asyncio.timeout(timeout)
     try:
         async with timer:
             async for turn in stamina.retry_context(
@@ -75,7 +78,7 @@ async def try_until_answered(
         if not timer.expired():
             raise  # the plug-in's own
         raise ServiceCallError(
-            f"no answer within {settings.timeout:g} s, after {course.attempts} attempts",
+            f"no answer within {timeout:.3g} s, after {course.attempts} attempts",
             "timeout",
             is_transient=True,
         ) from None

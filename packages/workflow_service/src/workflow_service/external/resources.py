@@ -1,6 +1,6 @@
 """What the services of a process share: settings, cache, limits, and which addresses may be connected to."""
 
-from workflow_service.external.addresses import AddressPolicy
+from workflow_service.external.addresses import AddressPolicy, LookUp, look_up
 from workflow_service.external.answers import Answers
 from workflow_service.external.attempts import Limits
 from workflow_service.ports import AnswerCache
@@ -10,14 +10,16 @@ from workflow_service.settings import ExternalSettings, ServiceSettings
 class ServiceResources:
     """Shared by all services, loops and threads of a process; there is nothing to close."""
 
-    def __init__(self, settings: ExternalSettings, cache: AnswerCache | None = None) -> None:
-        """Share what ``settings`` say; without ``cache`` every call asks the service.
+    def __init__(
+        self, settings: ExternalSettings, cache: AnswerCache | None = None, look_up: LookUp = look_up
+    ) -> None:
+        """Share what ``settings`` say; without ``cache`` every call asks the service; see `AddressPolicy`.
 
         Raises:
             ValueError: An entry of ``private_hosts`` is neither a host name nor a network.
         """
         self._settings = settings
-        self.policy = AddressPolicy(settings.private_hosts)
+        self.policy = AddressPolicy(settings.private_hosts, look_up)
         self.answers = Answers(cache)
         self._limits: dict[str, Limits] = {}
 

@@ -147,18 +147,20 @@ class ExternalService(ABC):
         asked.check(params, "params")
         what = canonical({"base": self._base, "operation": operation, "params": params})
 
-        async def fetch() -> ExternalServiceResponse:
-            return await self._fetch(operation, asked, params)
+        async def fetch(timeout: float) -> ExternalServiceResponse:
+            return await self._fetch(operation, asked, params, timeout)
 
+        timeout = self.settings.timeout
         if not cache_ttl:
-            return await fetch()
+            return await fetch(timeout)
         if not asked.is_idempotent:
             raise InvalidInputError(
                 f"operation {operation!r} of {self.name!r} changes something; it is never cached"
             )
         if cache_ttl < 0:
             raise InvalidInputError(f"cache_ttl must not be negative, got {cache_ttl!r}")
-        return await self._resources.answers.get(Question(user_id, self.name, what), cache_ttl, fetch)
+        answer = await self._resources.answers.get(Question(user_id, self.name, what), cache_ttl, fetch, timeout)
+        return answer or self._without_answer(operation)
 
     async def request(
         self,
@@ -222,7 +224,16 @@ class ExternalService(ABC):
             known = ", ".join(self.operations)
             raise InvalidInputError(f"service {self.name!r} has no operation {name!r}; it has: {known}") from None
 
-    async def _fetch(self, name: str, operation: Operation, params: JsonObject) -> ExternalServiceResponse:
+    def _without_answer(self, operation: str) -> ExternalServiceResponse:
+        seconds = self.settings.timeout
+        error = f"{self.name}: no answer within {seconds:g} s, waiting for others who asked the same"
+        metadata = {"service": self.name, "operation": operation, "attempts": 0, "seconds": seconds}
+        metadata |= {"code": "timeout", "status": None, "transient": True}
+        return ExternalServiceResponse(success=False, data=None, metadata=metadata, error=error)
+
+    async def _fetch(
+        self, name: str, operation: Operation, params: JsonObject, timeout: float
+    ) -> ExternalServiceResponse:
         course = Course()
         began = time.monotonic()
         metadata: dict[str, Any] = {"service": self.name, "operation": name}
@@ -232,6 +243,7 @@ class ExternalService(ABC):
             data = await try_until_answered(
                 lambda: self.perform(name, params),
                 settings=self.settings,
+                timeout=timeout,
                 limits=self._resources.limits_of(self.name),
                 is_idempotent=operation.is_idempotent,
                 course=course,

@@ -36,6 +36,7 @@ _READY_BOUND = 60.0  # seconds until the API must answer that it is ready
 _LOOK = 0.05  # seconds between two questions to an API that says it is not ready yet
 _BACKLOG = 2048
 _FOLDERS = ("WORKFLOW_DEFINITIONS",)  # settings that may be relative: the processes run in another folder
+_OF_THAT_DATABASE = ("WORKFLOW_DATABASE_POOLER", "WORKFLOW_DATABASE_DIRECT_URL")  # of the one in DATABASE_URL
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect if it listens on all addresses
 
 
@@ -104,6 +105,9 @@ class Connection:
             "WORKFLOW_API_KEYS": json.dumps(self.api_keys),
             "PYTHONUNBUFFERED": "1",
         }
+        if self.database_url != os.environ.get("DATABASE_URL"):
+            for name in _OF_THAT_DATABASE:
+                environment.pop(name, None)
         if not environment.get("WORKFLOW_WEBHOOK_SECRETS"):
             environment["WORKFLOW_WEBHOOK_SECRETS"] = json.dumps([Home(home).webhook_secret()])
         return environment

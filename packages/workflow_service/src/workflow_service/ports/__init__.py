@@ -1,6 +1,6 @@
 """What the use cases need of the world, as shapes. Gateways and workflows fit them; bootstrap joins them."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -512,14 +512,14 @@ class WebhookStore(Protocol):
     """Deliveries of webhooks. A run that asks for one gets its delivery in the transaction of its ending."""
 
     async def take_due(
-        self, limit: int, per_user: int, busy: Sequence[str], lease: float
+        self, limit: int, per_user: int, under_way: Mapping[str, int], lease: float
     ) -> Sequence[DueDelivery]:
         """Return deliveries to be sent now; each is due again after ``lease`` seconds unless its outcome is told.
 
         Args:
             limit: So many at most.
-            per_user: Of one user so many at most.
-            busy: Users who get none now.
+            per_user: Of one user so many at most, those under way included.
+            under_way: Deliveries by user that are being sent already.
             lease: Seconds.
         """
         ...

@@ -7,6 +7,7 @@ calls, fails on demand and can be slow; ``/control`` does so over HTTP. The key 
 
 import argparse
 import asyncio
+import logging
 import socket
 import sys
 import threading
@@ -18,16 +19,20 @@ from typing import Any, Self
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from workflow_service.testing import google_answers, weather_answers
 
+_CLIENT_CLOSED = 499
 _START_BOUND = 30.0  # seconds
 _GATE_BOUND = 60.0  # seconds
 _GARBAGE = b"<html>502 Bad Gateway</html>"
 _KEY_ERRORS = {"": 1002, "invalid-key": 2006, "exhausted-key": 2007, "disabled-key": 2008}
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -105,8 +110,21 @@ def create_app(script: Script) -> Starlette:
             Route("/google/v1/places:{action}", google, methods=["POST"]),
             Route("/google/v1/places/{place_id}", google),
             Route("/control", control, methods=["GET", "POST", "DELETE"]),
-        ]
+        ],
+        exception_handlers={ClientDisconnect: _gone, ValueError: _unreadable},
     )
+
+
+async def _gone(request: Request, _error: Exception) -> Response:
+    _logger.warning(
+        "%s %s: the client went away before its request was complete", request.method, request.url.path
+    )
+    return Response(status_code=_CLIENT_CLOSED)  # to nobody
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    _logger.warning("%s %s: the body makes no sense: %s", request.method, request.url.path, error)
+    return JSONResponse({"error": f"the body makes no sense: {error}"}, 400)
 
 
 async def _serve(request: Request, script: Script, operation: str, answer: Any) -> Response:
@@ -220,7 +238,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow_service.testing.providers", description=__doc__)
     parser.add_argument("--port", type=int, default=8400, help="of 127.0.0.1 (default: %(default)s)")
     port = parser.parse_args().port
-    listener = socket.create_server(("127.0.0.1", port))
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        sys.exit(
+            f"port {port} of 127.0.0.1 cannot be used: {error}; end who has it, or choose another with --port"
+        )
     for name, value in environment(f"http://127.0.0.1:{listener.getsockname()[1]}").items():
         sys.stdout.write(f"export {name}='{value}'\n")
     sys.stdout.flush()

@@ -33,8 +33,13 @@ async def deliver_forever(
     """
     async with asyncio.TaskGroup() as group:
         under_way: dict[asyncio.Task[None], str] = {}
+        served: set[str] = set()
         while True:
-            due = await _take(webhooks, under_way, lease)
+            due = await _take(webhooks, under_way, served, lease)
+            if not due and served:
+                served.clear()  # all who wait have had their turn, and the next one begins
+                continue
+            served.update(delivery.user_id for delivery in due)
             for delivery in due:
                 task = group.create_task(
                     _deliver(delivery, webhooks, sender, attempts), name=f"webhook {delivery.id}"
@@ -48,14 +53,16 @@ async def deliver_forever(
 
 
 async def _take(
-    webhooks: WebhookStore, under_way: dict[asyncio.Task[None], str], lease: float
+    webhooks: WebhookStore, under_way: dict[asyncio.Task[None], str], served: set[str], lease: float
 ) -> list[DueDelivery]:
     free = AT_ONCE - len(under_way)
     if free <= 0:
         return []
-    busy = [user_id for user_id, count in Counter(under_way.values()).items() if count >= PER_USER]
+    # Who was served gets none before the others: of a user with thousands that are due, whose receiver refuses at
+    # once, some are always due and never many under way.
+    counts = Counter(under_way.values()) | Counter(dict.fromkeys(served, PER_USER))
     try:
-        return list(await webhooks.take_due(free, PER_USER, busy, lease))
+        return list(await webhooks.take_due(free, PER_USER, counts, lease))
     except StoreUnavailableError as error:
         _logger.warning("webhooks: %s", error)
     except Exception:

@@ -28,7 +28,7 @@ OfRun = Annotated[UUID | None, Query(description="The calls of this run only.")]
 
 
 class ModelTotalView(BaseModel):
-    """What one model took; ``cost`` is in US dollars and sums the calls that had a price."""
+    """What one model took; ``cost`` is in US dollars and sums the calls that had a price, null if none had one."""
 
     model_config = ConfigDict(from_attributes=True, protected_namespaces=())
 
@@ -36,17 +36,20 @@ class ModelTotalView(BaseModel):
     calls: int
     input_tokens: int
     output_tokens: int
-    cost: float
+    cost: float | None
     calls_without_price: int
 
 
 class UsageView(BaseModel):
-    """What a user's calls took: together, and by model, the dearest first."""
+    """What a user's calls took: together, and by model, the dearest first.
+
+    ``cost`` is as that of a model: 0 says that nothing was to be paid, null that nobody knows.
+    """
 
     calls: int
     input_tokens: int
     output_tokens: int
-    cost: float
+    cost: float | None
     calls_without_price: int
     models: list[ModelTotalView]
 
@@ -54,11 +57,12 @@ class UsageView(BaseModel):
     def of(cls, report: UsageReport) -> Self:
         """Show ``report``."""
         models = [ModelTotalView.model_validate(total) for total in report.models]
+        known = [total.cost for total in models if total.cost is not None]
         return cls(
             calls=sum(total.calls for total in models),
             input_tokens=sum(total.input_tokens for total in models),
             output_tokens=sum(total.output_tokens for total in models),
-            cost=sum(total.cost for total in models),
+            cost=None if models and not known else sum(known, 0.0),
             calls_without_price=sum(total.calls_without_price for total in models),
             models=models,
         )

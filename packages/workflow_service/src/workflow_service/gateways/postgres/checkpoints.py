@@ -11,9 +11,10 @@ from weakref import WeakSet
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, AsyncCursor, DatabaseError, OperationalError
 from psycopg.rows import DictRow, dict_row
-from psycopg.sql import SQL, Literal
+from psycopg.sql import SQL, Composed, Literal
 from psycopg_pool import AsyncConnectionPool
 
+from workflow_service.gateways.postgres.pooler import Pooler
 from workflow_service.ports import ClaimLostError, StoreUnavailableError
 
 _Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -42,21 +43,20 @@ HAVING count(*) > 1
 # A worker that is frozen while it writes a checkpoint holds locks that the next one would wait for. It writes in
 # a pipeline, where the server sees no transaction that is idle: transaction_timeout ends it, which PostgreSQL has
 # from 17 on. lock_timeout, for older ones, lets the next worker fail instead of waiting for ever.
-_BOUND_WAITING = """
-SELECT set_config(name, %s, false) FROM pg_settings
-WHERE name IN ('idle_in_transaction_session_timeout', 'lock_timeout', 'transaction_timeout')
-"""
+_BOUNDS = ("idle_in_transaction_session_timeout", "lock_timeout")
+_TRANSACTION_TIMEOUT_SINCE = 170_000
 
 
 class CheckpointPool(_Pool):
     """A pool whose connections tell of the loss of the database, or of a claim, as all of the service does."""
 
-    def __init__(self, dsn: str, max_size: int, lease: float) -> None:
+    def __init__(self, dsn: str, max_size: int, lease: float, pooler: Pooler | None = None) -> None:
+        self._pooler = pooler
         self._waits = f"{max(1, round(lease * 1000))}ms"
         self._alive: WeakSet[AsyncConnection[DictRow]] = WeakSet()
         super().__init__(
             dsn,
-            kwargs=_CONNECTION,
+            kwargs={**_CONNECTION, "prepare_threshold": None} if pooler else _CONNECTION,
             min_size=1,
             max_size=max_size,
             configure=self._prepare,
@@ -82,7 +82,20 @@ class CheckpointPool(_Pool):
 
     async def _prepare(self, connection: AsyncConnection[DictRow]) -> None:
         self._alive.add(connection)
-        await connection.execute(_BOUND_WAITING, (self._waits,))
+        if self._pooler is None:
+            await connection.execute(self._bounds(connection, is_local=False))
+
+    def beginning(self, connection: AsyncConnection[DictRow], begin: Composed) -> Composed:
+        """Return what begins a transaction; it brings its bounds where its session is anybody's and has none."""
+        return begin if self._pooler is None else begin + SQL(";") + self._bounds(connection, is_local=True)
+
+    def _bounds(self, connection: AsyncConnection[DictRow], *, is_local: bool) -> Composed:
+        has_more = connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE
+        names = (*_BOUNDS, "transaction_timeout") if has_more else _BOUNDS
+        set_each = SQL("set_config({}, {}, {})")
+        return SQL("SELECT {}").format(
+            SQL(", ").join(set_each.format(name, self._waits, is_local) for name in names)
+        )
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[DictRow]]:
@@ -98,20 +111,23 @@ class CheckpointPool(_Pool):
 
 
 @asynccontextmanager
-async def open_checkpoint_pool(dsn: str, max_size: int, lease: float) -> AsyncGenerator[CheckpointPool, None]:
+async def open_checkpoint_pool(
+    dsn: str, max_size: int, lease: float, *, direct_dsn: str | None = None, pooler: Pooler | None = None
+) -> AsyncGenerator[CheckpointPool, None]:
     """Open a pool of at most ``max_size`` connections on the running loop, with LangGraph's tables in place.
 
     The schema ``workflow`` must be up to date. Any number of processes may do this at once. ``lease`` is how many
     seconds a transaction may last, and may wait for a lock: a run whose worker is frozen in one is lost.
+    ``pooler`` stands between, ``direct_dsn`` leads past it: making LangGraph's tables takes a session.
 
     Raises:
         StoreUnavailableError: The database did not answer within 30 s.
     """
-    pool = CheckpointPool(dsn, max_size, lease)
+    pool = CheckpointPool(dsn, max_size, lease, pooler)
     try:
         with _translated():
             await pool.open(wait=True, timeout=_OPEN_TIMEOUT)
-            await _set_up(dsn)
+            await _set_up(direct_dsn or dsn)
         yield pool
     finally:
         await pool.close()
@@ -153,7 +169,8 @@ class _RunSaver(AsyncPostgresSaver):
         # writes takes two round trips: one enters the scope, and COMMIT travels behind the statements, for a
         # pipeline waits for answers only where one is asked for. What raises is rolled back when it is left.
         async with self.lock, self.conn.connection() as connection:
-            await connection.execute(self._begin, prepare=False)  # two statements in one message: not prepared
+            begin = self.conn.beginning(connection, self._begin)
+            await connection.execute(begin, prepare=False)  # two statements in one message: not prepared
             piped = connection.pipeline() if self.supports_pipeline else nullcontext()
             async with piped, connection.cursor(binary=True, row_factory=dict_row) as cursor:
                 yield cursor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
+from workflow_service.gateways.postgres.pooler import idle_bound_of, refused_start
 from workflow_service.ports import DatabaseRightsError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ async def prepare_connection(connection: Connection) -> None:
     Parameters go in as the text that `encode_json` makes: a value that is no JSON is then found before a
     statement begins, and as itself; raised inside a codec it would come out as asyncpg's DataError.
     """
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads, format="text")
+    async with connection.transaction():  # it asks the server: behind a pooler it must be one session that answers
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=str, decoder=json.loads, format="text"
+        )
 
 
 def encode_json(value: Any) -> str:  # Any: whatever json.dumps takes
@@ -130,6 +134,9 @@ async def _begin(connection: Connection, scope: str, subject: str) -> None:
     # In one round trip, which asyncpg's own transactions take for BEGIN alone. Parameters cannot travel so, and
     # what stands for them holds hexadecimal digits only, whatever the subject is.
     begin = f"BEGIN; SELECT workflow.enter_scope({_as_literal(scope)}, {_as_literal(subject)})"
+    bound = idle_bound_of(connection)
+    if bound is not None:
+        begin += f"; SET LOCAL idle_in_transaction_session_timeout = {bound}"
     try:
         await connection.execute(begin)
     except asyncpg.InsufficientPrivilegeError as error:
@@ -144,15 +151,19 @@ def _as_literal(text: str) -> str:
 async def open_connection(connect: Connect) -> AsyncIterator[Connection]:
     """Lend a connection for the body and translate the loss of the database.
 
-    It enters no scope, so it sees no rows of users: for what belongs to none (migrations, health).
+    It enters no scope, so it sees no rows of users: for what belongs to none (migrations, health). It begins no
+    transaction either, and behind a pooler statements must be in one.
 
     Raises:
+        InvalidSettingError: A pooler stands between, and no setting says so.
         StoreUnavailableError: The database could not be reached or the connection broke. A transaction open
             in the body was rolled back, unless it broke in its COMMIT: then nobody knows.
     """
     try:
         async with connect() as connection:
             yield connection
+    except asyncpg.ProtocolViolationError as error:
+        raise refused_start(error) or error from error
     except _CONNECTION_LOST as error:
         raise _unavailable(str(error) or type(error).__name__) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

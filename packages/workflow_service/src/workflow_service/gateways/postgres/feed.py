@@ -37,7 +37,10 @@ class PostgresRunFeed:
     """
 
     def __init__(self, dsn: str, channel: str = CHANNEL) -> None:
-        """Listen to the database at ``dsn``, once entered; ``channel`` is one whose payloads are run ids."""
+        """Listen to the database at ``dsn``, once entered; ``channel`` is one whose payloads are run ids.
+
+        ``dsn`` must not lead through a pooler of transactions: who listens there hears nothing.
+        """
         self._dsn = dsn
         self._channel = channel
         self._changes: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)

@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 
 from workflow_service.gateways.postgres.connection import Connection, prepare_connection
+from workflow_service.gateways.postgres.pooler import PooledConnection, Pooler, refuse_pooler
 
 if TYPE_CHECKING:
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
@@ -25,8 +27,11 @@ _RELEASE_TIMEOUT = 1.0  # seconds, to make a connection fit for the next borrowe
 _logger = logging.getLogger(__name__)
 
 
-def open_pool(dsn: str, max_size: int, lease: float) -> Pool:
+def open_pool(dsn: str, max_size: int, lease: float, pooler: Pooler | None = None) -> Pool:
     """Return a pool of at most ``max_size`` connections, to be entered on the loop that will use it.
+
+    Entering it, and whoever makes it open a connection, raises InvalidSettingError where a pooler stands between
+    and ``pooler`` does not say so.
 
     Args:
         dsn: The database.
@@ -34,19 +39,33 @@ def open_pool(dsn: str, max_size: int, lease: float) -> Pool:
         lease: Seconds after which the server ends a connection whose owner fell silent in a transaction. A
             worker that is frozen there holds the lock on its run's row; nobody else could take the run, however
             long its lease is over.
+        pooler: What stands between. Through one, statements must be in transactions.
     """
-    milliseconds = str(max(1, round(lease * 1000)))
-    return asyncpg.create_pool(
+    milliseconds = max(1, round(lease * 1000))
+
+    async def prepare(connection: Connection) -> None:
+        if pooler is None:
+            await refuse_pooler(connection)
+        else:  # not told by isinstance: for asyncpg each connection is one of any of its classes
+            cast("PooledConnection", connection).idle_bound = milliseconds
+        await prepare_connection(connection)
+
+    create = partial(
+        asyncpg.create_pool,
         dsn,
         min_size=1,
         max_size=max_size,
-        init=prepare_connection,
+        init=prepare,
         reset=_leave,
         timeout=_CONNECT_TIMEOUT,
         command_timeout=_COMMAND_TIMEOUT,
+    )
+    if pooler is not None:
+        return create(connection_class=PooledConnection, statement_cache_size=0)
+    return create(
         server_settings={
-            "idle_in_transaction_session_timeout": milliseconds,
-            "tcp_user_timeout": milliseconds,  # frozen with an answer on its way that fills the socket
+            "idle_in_transaction_session_timeout": str(milliseconds),
+            "tcp_user_timeout": str(milliseconds),  # frozen with an answer on its way that fills the socket
         },
     )
 

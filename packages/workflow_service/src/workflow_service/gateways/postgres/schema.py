@@ -38,7 +38,7 @@ async def current_revision(connect: Connect) -> str | None:
     Raises:
         StoreUnavailableError: The database could not be reached.
     """
-    async with open_connection(connect) as connection:
+    async with open_connection(connect) as connection, connection.transaction():
         if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.{VERSION_TABLE}") is None:
             return None
         revision: str | None = await connection.fetchval(CURRENT_REVISION)

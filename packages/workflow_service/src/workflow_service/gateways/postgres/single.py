@@ -11,11 +11,14 @@ _TIMEOUT = 10.0  # seconds, to connect, and for one statement
 
 
 def single_connection(dsn: str) -> Connect:
-    """Return what opens a connection to the database for each body, and closes it after."""
+    """Return what opens a connection to the database for each body, and closes it after.
+
+    It may lead through a pooler: nothing is prepared for a second time, and statements should be in transactions.
+    """
 
     @asynccontextmanager
     async def connect() -> AsyncGenerator[Connection, None]:
-        connection = await asyncpg.connect(dsn, timeout=_TIMEOUT, command_timeout=_TIMEOUT)
+        connection = await asyncpg.connect(dsn, timeout=_TIMEOUT, command_timeout=_TIMEOUT, statement_cache_size=0)
         try:
             await prepare_connection(connection)
             yield connection

@@ -17,7 +17,7 @@ SELECT model,
        count(*) AS calls,
        sum(input_tokens)::bigint AS input_tokens,
        sum(output_tokens)::bigint AS output_tokens,
-       coalesce(sum(cost), 0)::float8 AS cost,
+       sum(cost)::float8 AS cost,
        count(*) FILTER (WHERE cost IS NULL) AS calls_without_price
 FROM workflow.model_usage
 WHERE user_id = $1
@@ -25,7 +25,7 @@ WHERE user_id = $1
   AND ($3::timestamptz IS NULL OR at < $3)
   AND ($4::uuid IS NULL OR run_id = $4)
 GROUP BY model
-ORDER BY cost DESC, model
+ORDER BY cost DESC NULLS LAST, model
 """
 
 

@@ -1,6 +1,6 @@
 """Webhook deliveries, kept in a table; a trigger writes one with the final event of a run that asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -17,14 +17,16 @@ class PostgresWebhookStore:
         self._connect = connect
 
     async def take_due(
-        self, limit: int, per_user: int, busy: Sequence[str], lease: float
+        self, limit: int, per_user: int, under_way: Mapping[str, int], lease: float
     ) -> Sequence[DueDelivery]:
         """Return deliveries to be sent now; each is due again after ``lease`` seconds unless its outcome is told.
 
         Deliveries another process is looking at are skipped, so any number of processes may call this.
         """
+        full = [user_id for user_id, count in under_way.items() if count >= per_user]
+        users, counts = [*under_way], [*under_way.values()]
         async with open_service_session(self._connect) as connection:
-            rows = await connection.fetch(_TAKE_DUE, limit, per_user, list(busy), lease)
+            rows = await connection.fetch(_TAKE_DUE, limit, per_user, full, lease, users, counts)
         return [
             DueDelivery(row["id"], row["user_id"], row["url"], row["body"].encode(), row["attempts"])
             for row in rows
@@ -79,7 +81,10 @@ WITH waiting AS (
     ORDER BY next_attempt_at
     LIMIT 1000
 ), ranked AS (
-    SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY next_attempt_at, id) AS place FROM waiting
+    SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY next_attempt_at, id)
+               + coalesce((SELECT count FROM unnest($5::text[], $6::bigint[]) AS under_way (who, count)
+                           WHERE who = user_id), 0) AS place
+    FROM waiting
 ), due AS (
     SELECT id FROM workflow.webhook_deliveries
     WHERE id IN (SELECT id FROM ranked WHERE place <= $2) AND next_attempt_at <= clock_timestamp()

@@ -34,8 +34,14 @@ function unread({ chars_not_read: rest }) {
 
 function price(usage) {
   if (usage === null) return "";
-  const cost = usage.cost === null ? "" : `, USD ${usage.cost.toFixed(4)}`;
-  return `${usage.model}: ${count(usage.input_tokens + usage.output_tokens, "token")}${cost}.`;
+  return `${usage.model}: ${count(usage.input_tokens + usage.output_tokens, "token")}, ${dollars(usage.cost)}.`;
+}
+
+/** Tell a cost: null is unknown, 0 is free, and what is too little to be shown is neither. */
+function dollars(cost) {
+  if (cost === null) return "at a price that is not set here";
+  if (cost === 0) return "free of charge";
+  return cost < 0.0001 ? "less than USD 0.0001" : `USD ${cost.toFixed(4)}`;
 }
 
 function fact(name, value) {
