@@ -160,7 +160,7 @@ def with_saver(database, scenario):
         async with (
             asyncio.timeout(60),
             open_checkpoint_pool(database, 1, 30.0) as pool,
-            saver_on(pool, run_id) as saver,
+            saver_on(pool, run_id, None) as saver,
         ):
             thread = {"thread_id": str(run_id), "checkpoint_ns": ""}
             await scenario(saver, partial(answers, pool, trace), {"configurable": thread})

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
@@ -23,6 +23,7 @@ from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.ports import InvalidInputError, RunContext, UnreadableDocumentError, WorkflowError
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.engine.kept import Checkpointer
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -55,7 +56,7 @@ class KeptDocuments:
 
 
 @pytest.fixture
-def checkpointer(empty_database: str) -> Callable[[UUID], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]:
+def checkpointer(empty_database: str) -> Checkpointer:
     """Lends a new saver on a new connection each time, as a new process would."""
 
     async def set_up() -> None:  # once, as a deployment does: two at a time fail on the same tables
@@ -63,15 +64,12 @@ def checkpointer(empty_database: str) -> Callable[[UUID], AbstractAsyncContextMa
             await saver.setup()
 
     @asynccontextmanager
-    async def lend(_run_id: UUID) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    async def lend(_run_id: UUID, _attempt: int | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
         async with AsyncPostgresSaver.from_conn_string(empty_database) as saver:
             yield saver
 
     asyncio.run(set_up())
     return lend
-
-
-Checkpointer = Callable[[UUID], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]
 
 
 @pytest.fixture
@@ -247,7 +245,7 @@ def test_a_forgotten_run_leaves_no_row(
     """Nothing is kept of it, all is kept of another; to forget what is unknown is fine."""
 
     async def kept(run_id: UUID) -> int:
-        async with checkpointer(run_id) as saver:
+        async with checkpointer(run_id, None) as saver:
             return len([item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})])
 
     async def main() -> None:
@@ -296,7 +294,7 @@ def test_checkpoints_hold_json_only(
     async def main() -> None:
         run_id = uuid4()
         await workflow().run(RunContext(run_id, USER, await upload(documents, "mutual-nda.pdf"), Steps()))
-        async with checkpointer(run_id) as saver:
+        async with checkpointer(run_id, None) as saver:
             kept = [item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})]
         assert len(kept) >= len(STEPS)
         for item in kept:

@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
@@ -33,13 +31,10 @@ from workflow_service.workflows.contract_reading import (
     read_windows,
     reading_report,
 )
-
-# BaseCheckpointSaver is generic in its version type, which is the saver's own affair.
-Saver = BaseCheckpointSaver[Any]
+from workflow_service.workflows.engine.kept import Checkpointer
 
 _REPORT = "report"  # the key, in a run's configuration, of what tells the steps; it never enters the state
 _RESULT = "result"  # the key, in the state, of what a run returns; its last step sets it
-
 
 _DOCUMENT: JsonObject = {
     "type": "string",
@@ -81,7 +76,7 @@ class ContractAnalysis:
     Args:
         documents: Where uploaded files are.
         parser: Turns a file into text.
-        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        checkpointer: Lends the savers of runs.
         model: Reads beside the rules in runs that ask for it; None: there is none to ask.
         reading: Whether it reads where a run does not say, and how much.
     """
@@ -96,7 +91,7 @@ class ContractAnalysis:
         self,
         documents: DocumentStore,
         parser: DocumentParser,
-        checkpointer: Callable[[UUID], AbstractAsyncContextManager[Saver]],
+        checkpointer: Checkpointer,
         model: LanguageModel | None = None,
         reading: ModelReading | None = None,
     ) -> None:
@@ -140,11 +135,12 @@ class ContractAnalysis:
             WorkflowError: The document does not exist, or cannot be read; the model refused.
             ModelUnavailableError: The model did not answer; another attempt goes on behind the last window read.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer.
             DrainedError: It was asked to end between two steps, and has.
         """
         document_id = _document_id(context.input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
-        async with self._checkpointer(context.run_id) as saver:
+        async with self._checkpointer(context.run_id, context.attempt) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             # Not «kept.next is empty»: that is so, too, when the worker died between the writes of a step and
@@ -167,7 +163,7 @@ class ContractAnalysis:
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer(run_id) as saver:
+        async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
     def _build(self) -> Graph:

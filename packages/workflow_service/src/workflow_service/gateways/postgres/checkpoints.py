@@ -17,11 +17,12 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection, AsyncCursor, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, DatabaseError, OperationalError
 from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Literal
 from psycopg_pool import AsyncConnectionPool
 
-from workflow_service.ports import StoreUnavailableError
+from workflow_service.ports import ClaimLostError, StoreUnavailableError
 
 _Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
@@ -29,7 +30,13 @@ _LOCK = 7_094_823_517_160_043  # beside the migrator's
 _SET_UP_POLL = 0.05  # seconds
 _OPEN_TIMEOUT = 30.0  # seconds for the first connection
 _SEARCH_PATH = "SET search_path TO workflow"
-_BEGIN = "BEGIN; SELECT workflow.enter_scope('run', '{run_id}'), set_config('search_path', 'workflow', true)"
+_BEGIN = SQL("""
+BEGIN;
+SELECT workflow.enter_scope('run', {run_id}), set_config('workflow.attempt', {attempt}, true),
+       set_config('search_path', 'workflow', true)
+""")
+_NO_ATTEMPT = "none"
+_OUTDATED = "WS001"  # what the fence raises (migration 0007)
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 """What LangGraph asks of a connection. Any: psycopg types each option by itself."""
 
@@ -50,7 +57,7 @@ WHERE name IN ('idle_in_transaction_session_timeout', 'lock_timeout', 'transacti
 
 
 class CheckpointPool(_Pool):
-    """A pool whose connections report the loss of the database as the rest of the service does."""
+    """A pool whose connections tell of the loss of the database, or of a claim, as all of the service does."""
 
     def __init__(self, dsn: str, max_size: int, lease: float) -> None:
         self._waits = f"{max(1, round(lease * 1000))}ms"
@@ -91,6 +98,7 @@ class CheckpointPool(_Pool):
 
         Raises:
             StoreUnavailableError: The database could not be reached, or the connection broke in the body.
+            ClaimLostError: The body wrote what the attempt that its scope names may not.
         """
         with _translated():
             async with super().connection(timeout) as connection:
@@ -118,12 +126,23 @@ async def open_checkpoint_pool(dsn: str, max_size: int, lease: float) -> AsyncGe
 
 
 @asynccontextmanager
-async def saver_on(pool: CheckpointPool, run_id: UUID) -> AsyncIterator[AsyncPostgresSaver]:
-    """Give a run a saver of its own, which sees the checkpoints of that run and no others.
+async def saver_on(pool: CheckpointPool, run_id: UUID, attempt: int | None) -> AsyncIterator[AsyncPostgresSaver]:
+    """Give an attempt at a run a saver of its own, which sees the checkpoints of that run and no others.
 
-    Its own also because a saver holds one lock: runs that share one would wait for each other.
+    Its own also because a saver holds one lock: runs that share one would wait for each other. What it writes is
+    there when the attempt held the run at the moment of the commit; the database sees to that.
+
+    Args:
+        pool: Where its connections come from.
+        run_id: The run.
+        attempt: The number of the claim. With None it writes under an id that is no run's, and deletes there and
+            where nothing is kept of a run any more.
+
+    Raises:
+        ClaimLostError: Out of the saver's methods: the run is not the attempt's. Nothing of that call was written.
+        StoreUnavailableError: Likewise: the database did not answer.
     """
-    yield _RunSaver(pool, run_id)
+    yield _RunSaver(pool, run_id, attempt)
 
 
 class _RunSaver(AsyncPostgresSaver):
@@ -131,14 +150,15 @@ class _RunSaver(AsyncPostgresSaver):
 
     conn: CheckpointPool
 
-    def __init__(self, pool: CheckpointPool, run_id: UUID) -> None:
+    def __init__(self, pool: CheckpointPool, run_id: UUID, attempt: int | None) -> None:
         super().__init__(pool)
-        self._begin = _BEGIN.format(run_id=run_id)
+        claim = _NO_ATTEMPT if attempt is None else str(attempt)
+        self._begin = _BEGIN.format(run_id=Literal(str(run_id)), attempt=Literal(claim))
         self._is_known_empty = self._has_written = False
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint. Of a run that has none this is asked once: a graph looks again when it begins."""
-        if config["configurable"].get("checkpoint_ns") or get_checkpoint_id(config) is not None:
+        if config.get("configurable", {}).get("checkpoint_ns") or get_checkpoint_id(config) is not None:
             return await super().aget_tuple(config)  # of a graph in the graph, or of a step before
         if self._is_known_empty:
             return None
@@ -162,10 +182,10 @@ class _RunSaver(AsyncPostgresSaver):
         # The one place where the saver takes a connection (a test asks the saver's source for that). What it
         # writes takes two round trips: one enters the scope, and COMMIT travels behind the statements, for a
         # pipeline waits for answers only where one is asked for. What raises is rolled back when it is left.
-        piped = AsyncConnection.pipeline if self.supports_pipeline else nullcontext
         async with self.lock, self.conn.connection() as connection:
             await connection.execute(self._begin, prepare=False)  # two statements in one message: not prepared
-            async with piped(connection), connection.cursor(binary=True, row_factory=dict_row) as cursor:
+            piped = connection.pipeline() if self.supports_pipeline else nullcontext()
+            async with piped, connection.cursor(binary=True, row_factory=dict_row) as cursor:
                 yield cursor
                 await connection.execute("COMMIT", prepare=False)
 
@@ -190,6 +210,10 @@ def _translated() -> Iterator[None]:
         reason = str(error) or type(error).__name__
         message = f"the database did not answer ({reason}); check DATABASE_URL and its server"
         raise StoreUnavailableError(message) from error
+    except DatabaseError as error:
+        if error.sqlstate != _OUTDATED:
+            raise
+        raise ClaimLostError(error.diag.message_primary) from error
 
 
 async def _is_ours(connection: AsyncConnection[DictRow]) -> bool:
