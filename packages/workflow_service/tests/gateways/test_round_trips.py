@@ -2,8 +2,11 @@
 
 import asyncio
 import re
+from functools import partial
 from itertools import pairwise
-from uuid import UUID, uuid4
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
@@ -137,36 +140,60 @@ def test_a_step_said_twice_at_once_is_recorded_once(with_pool):
     with_pool(scenario)
 
 
-def test_a_saver_takes_two_round_trips_for_what_it_writes(database, tmp_path):
-    """One enters the run's scope, the other brings the statements and COMMIT; a look takes one more for rows."""
-    thread = {"thread_id": str(uuid4()), "checkpoint_ns": ""}
-    at_first = {"configurable": {**thread, "checkpoint_id": "1"}}
-    trace = tmp_path / "trace"
-    found = {}
+async def answers(pool, trace, operation):
+    """Count how often the server answers the client, in libpq's own trace of the pool's one connection."""
+    with trace.open("wb") as file:
+        async with pool.connection() as connection:
+            connection.pgconn.trace(file.fileno())
+        await operation
+        async with pool.connection() as connection:
+            connection.pgconn.untrace()
+    senders = re.findall(r"^[\d-]+ [\d:.]+\t([FB])\t", trace.read_text(), re.MULTILINE)
+    return sum(turn == ("F", "B") for turn in pairwise(senders))
 
-    async def scenario():
+
+def with_saver(database, scenario):
+    """Run ``scenario(saver, count, thread)`` for a run without checkpoints."""
+    run_id = uuid4()
+
+    async def main(trace):
         async with (
             asyncio.timeout(60),
             open_checkpoint_pool(database, 1, 30.0) as pool,
-            saver_on(pool, UUID(thread["thread_id"]), None) as saver,
+            saver_on(pool, run_id, None) as saver,
         ):
+            thread = {"thread_id": str(run_id), "checkpoint_ns": ""}
+            await scenario(saver, partial(answers, pool, trace), {"configurable": thread})
 
-            async def count(operation):
-                """Count how often the server answers the client, in libpq's own trace of the connection."""
-                with trace.open("wb") as file:
-                    async with pool.connection() as connection:
-                        connection.pgconn.trace(file.fileno())
-                    await operation
-                    async with pool.connection() as connection:
-                        connection.pgconn.untrace()
-                senders = re.findall(r"^[\d-]+ [\d:.]+\t([FB])\t", trace.read_text(), re.MULTILINE)
-                found[operation.__name__] = sum(turn == ("F", "B") for turn in pairwise(senders))
+    with TemporaryDirectory() as folder:
+        asyncio.run(main(Path(folder) / "trace"))
 
-            put = saver.aput({"configurable": thread}, empty_checkpoint(), {"source": "input", "step": -1}, {})
-            await count(put)
-            await count(saver.aput_writes(at_first, [("channel", [1])], "task"))
-            await count(saver.aget_tuple({"configurable": thread}))
-            await count(saver.adelete_thread(thread["thread_id"]))
 
-    asyncio.run(scenario())
-    assert found == {"aput": 2, "aput_writes": 2, "aget_tuple": 3, "adelete_thread": 2}
+def test_a_saver_takes_two_round_trips_for_what_it_writes(database):
+    """One enters the run's scope, the other brings the statements and COMMIT; a look takes one more for rows."""
+
+    async def scenario(saver, count, thread):
+        step = {"configurable": {**thread["configurable"], "checkpoint_id": "1"}}
+        assert await count(saver.aput(thread, empty_checkpoint(), {"source": "input", "step": -1}, {})) == 2
+        assert await count(saver.aput_writes(step, [("channel", [1])], "task")) == 2
+        assert await count(saver.aget_tuple(thread)) == 3
+        assert await count(saver.adelete_thread(thread["configurable"]["thread_id"])) == 2
+
+    with_saver(database, scenario)
+
+
+def test_a_run_that_has_kept_nothing_is_asked_for_it_once(database):
+    """A graph looks for its state, and again when it begins; what is written since or asked otherwise is seen."""
+
+    async def scenario(saver, count, thread):
+        inner = {"configurable": {**thread["configurable"], "checkpoint_ns": "inner"}}
+        assert await count(saver.aget_tuple(thread)) == 3
+        assert await count(saver.aget_tuple(thread)) == 0
+        assert await count(saver.aget_tuple(inner)) == 3
+        await saver.aput(inner, empty_checkpoint(), {"source": "input", "step": -1}, {})
+        assert await saver.aget_tuple(inner) is not None
+        looking = asyncio.create_task(saver.aget_tuple(thread))
+        await asyncio.gather(looking, saver.aput(thread, empty_checkpoint(), {"source": "input", "step": -1}, {}))
+        assert await saver.aget_tuple(thread) is not None, f"before it was written, {looking.result()} was found"
+
+    with_saver(database, scenario)

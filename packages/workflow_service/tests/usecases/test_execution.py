@@ -172,10 +172,10 @@ def test_the_lease_is_renewed_while_the_ending_is_written(execute, with_pool, sc
                 return super().items()
 
         async def body(_report):
-            return LargeResult(answer=42)
+            return LargeResult(text="x" * 1_000_000)
 
         await execute(store, run, scripted(body), lease=0.6)
-        assert await pool.fetchval("SELECT result FROM workflow.runs") == {"answer": 42}
+        assert await pool.fetchval("SELECT result ->> 'text' FROM workflow.runs") == "x" * 1_000_000
 
     with_pool(scenario)
     assert seen == [True]

@@ -8,6 +8,14 @@ from typing import Any, TypeAlias
 from uuid import UUID
 from weakref import WeakSet
 
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_id,
+)
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, AsyncCursor, DatabaseError, OperationalError
 from psycopg.rows import DictRow, dict_row
@@ -162,6 +170,28 @@ class _RunSaver(AsyncPostgresSaver):
         super().__init__(pool)
         claim = _NO_ATTEMPT if attempt is None else str(attempt)
         self._begin = _BEGIN.format(run_id=Literal(str(run_id)), attempt=Literal(claim))
+        self._is_known_empty = self._has_written = False
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return a checkpoint. Of a run that has none this is asked once: a graph looks again when it begins."""
+        if config.get("configurable", {}).get("checkpoint_ns") or get_checkpoint_id(config) is not None:
+            return await super().aget_tuple(config)  # of a graph in the graph, or of a step before
+        if self._is_known_empty:
+            return None
+        found = await super().aget_tuple(config)
+        self._is_known_empty = found is None and not self._has_written
+        return found
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Keep a checkpoint."""
+        self._has_written, self._is_known_empty = True, False
+        return await super().aput(config, checkpoint, metadata, new_versions)
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:

@@ -1,5 +1,6 @@
 """How the gateways reach PostgreSQL: where a connection comes from, and what it does with JSON."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -40,6 +41,8 @@ _ALSO_LOST = (
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_SMALL = 200  # items of containers: encoding them takes about as long as to go to a thread and back
+_CHARACTERS = 1000  # of a string, that count as an item
 
 
 async def prepare_connection(connection: Connection) -> None:
@@ -67,6 +70,24 @@ def encode_json(value: Any) -> str:  # Any: whatever json.dumps takes
     # Piece by piece: json.dumps keeps the interpreter to itself until the end, also on a thread; 28 MB stopped
     # the loop for a second. A string is one piece, so an escape is never cut.
     return "".join(map(_storable, _ENCODER.iterencode(value)))
+
+
+async def encode_json_aside(value: Any) -> str:  # Any: whatever json.dumps takes
+    """Return and raise as `encode_json`; a large value is encoded on a thread, and the loop goes on meanwhile."""
+    return encode_json(value) if _is_small(value) else await asyncio.to_thread(encode_json, value)
+
+
+def _is_small(value: Any) -> bool:  # Any: whatever json.dumps takes
+    room, left = _SMALL, [value]
+    while left and room > 0:
+        item = left.pop()
+        if isinstance(item, str):
+            room -= len(item) // _CHARACTERS
+        elif isinstance(item, (dict, list, tuple)):
+            room -= len(item)
+            if room > 0:
+                left.extend(item.values() if isinstance(item, dict) else item)
+    return room > 0
 
 
 def _storable(piece: str) -> str:

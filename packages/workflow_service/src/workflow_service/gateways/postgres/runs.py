@@ -4,7 +4,6 @@ Every change of a run locks its row first, takes the next event number from it, 
 run, all in one transaction: event numbers have no gaps, and a reader never sees a number before a smaller one.
 """
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Collection, Sequence
@@ -31,6 +30,7 @@ from workflow_service.gateways.postgres.connection import (
     Connect,
     Connection,
     encode_json,
+    encode_json_aside,
     open_service_session,
     open_session,
 )
@@ -404,8 +404,7 @@ class PostgresRunStore:
         *parameters: float,
         data: JsonObject | None = None,
     ) -> None:
-        # On a thread: a large result takes long, and the lease is to be renewed meanwhile.
-        text = await asyncio.to_thread(encode_json, value)
+        text = await encode_json_aside(value)  # a large result takes long, and leases are renewed meanwhile
         async with open_session(self._connect, claim.run.user_id) as connection:
             held = (claim.run.id, claim.run.attempt)
             if not await _change(connection, statement, *held, text, *parameters, kind=kind, data=data or {}):

@@ -1,11 +1,10 @@
 """Answers of external services, kept in a table."""
 
-import asyncio
 from typing import Any
 
 from workflow_service.gateways.postgres.connection import (
     Connect,
-    encode_json,
+    encode_json_aside,
     open_service_session,
     open_session,
 )
@@ -39,7 +38,7 @@ class PostgresAnswerCache:
             TypeError: ``data`` is no JSON. Nothing was kept.
             ValueError: ``data`` holds NaN or an infinity, or has more than 1 MiB. Nothing was kept.
         """
-        text = await asyncio.to_thread(encode_json, data)
+        text = await encode_json_aside(data)
         if len(text) > _MAX_CHARACTERS:
             raise ValueError(
                 f"the answer has {len(text)} characters, more than the {_MAX_CHARACTERS} that are kept"
