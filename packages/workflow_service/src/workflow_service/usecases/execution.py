@@ -25,7 +25,7 @@ from workflow_service.ports import (
 
 _RENEWALS_PER_LEASE = 3
 GIVE_BACK_BOUND = 10.0
-"""Seconds to give a run back at the most: whoever told the worker to stop waits, and without it the lease runs out."""
+"""Seconds to give a run back at the most: whoever told the worker to stop waits. Else its lease runs out."""
 
 _ANOTHER_ATTEMPT_MAY_DO = (StoreUnavailableError, ModelUnavailableError, ProcessLostError)
 _IN_ITS_OWN_WORDS = (WorkflowError, InvalidInputError, RunTimeoutError, ProcessLostError)
