@@ -376,8 +376,8 @@ class InterpreterStalled(Event):
 
     Attributes:
         seconds: For how long.
-        stacks: What the threads were doing that did not seem to wait, or all if all did: name, then frames,
-            outermost first. Empty if it was not recorded.
+        stacks: What the threads were doing when that ended which did not seem to wait, or all if all did: name,
+            then frames, outermost first.
     """
 
     level: ClassVar[int] = logging.WARNING

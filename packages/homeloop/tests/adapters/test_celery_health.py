@@ -136,7 +136,8 @@ def test_f3_the_page_is_told_of_jobs(
     monkeypatch.setenv("WATCHED", "yes")
     found: dict[str, Any] = {}
 
-    def waits_in_the_node() -> bool:  # its task has the label before its first step, and while it looks whether to end
+    def waits_in_the_node() -> bool:
+        # Its task has the label before its first step, and while it looks whether to end.
         told = job.info
         if isinstance(told, dict) and "pid" in told:
             found.update(ask_process(told["pid"], "page", timeout=WAIT))

@@ -62,7 +62,7 @@ def monitor() -> Iterator[HealthMonitor]:
 @pytest.fixture
 def patient() -> Iterator[HealthMonitor]:
     """A monitor that takes no loop for blocked or slow on a busy machine; stopped after the test."""
-    made = HealthMonitor(thresholds=HealthThresholds(blocked=60.0, lag=60.0, utilisation=2.0), watch_gil=False)
+    made = HealthMonitor(thresholds=HealthThresholds(blocked=60.0, lag=60.0, utilisation=2.0))
     yield made
     assert made.stop()
 

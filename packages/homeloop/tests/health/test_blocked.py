@@ -218,14 +218,18 @@ heard = Heard()
 homeloop.add_instrument(heard)
 monitor = homeloop.HealthMonitor(thresholds=homeloop.HealthThresholds(blocked=0.5))
 monitor.start()
-while heard.events.empty():  # the first time may come before the first look
+while True:
     homeloop.run(extension_that_keeps_the_lock)
     homeloop.run(extension_that_keeps_the_lock)
-event = heard.events.get()
+    if heard.events.empty():  # the first time may come before the first look
+        continue
+    event = heard.events.get()
+    # On a busy machine it tells of times, too, in which the process was given no processor.
+    stacks = [frames for name, *frames in event.stacks if name == "homeloop"]
+    if stacks and stacks[0][-1].endswith("in extension_that_keeps_the_lock"):
+        break
 assert event.seconds >= 1, event
-(stack,) = [frames for name, *frames in event.stacks if name == "homeloop"]
-assert len(stack) == 1, stack
-assert stack[-1].endswith("in extension_that_keeps_the_lock"), stack
+assert len(stacks) == len(stacks[0]) == 1, stacks
 report = monitor.report()
 assert "interpreter-stalled" in {finding.kind for finding in report.findings}, report.findings
 assert any("extension_that_keeps_the_lock" in text for text in report.recommendations)
@@ -238,8 +242,32 @@ def test_f3_what_holds_the_interpreters_lock_is_told(script: Any) -> None:
     """No Python code can look meanwhile; afterwards the stack that held the lock is there."""
     ended = script(HELD)
     assert (ended.returncode, ended.stdout) == (0, "told\n"), ended.stderr
-    first = ended.stderr.splitlines()[0]
-    assert first.startswith("no Python code has run for ")
+    told = [line for line in ended.stderr.splitlines() if line.startswith("no Python code has run for ")]
     # The thread that has called may be caught in its call, and is named then, too.
-    (held,) = [each for each in first.partition("threads: ")[2].split("; ") if each.startswith("homeloop: ")]
-    assert held.endswith(" in extension_that_keeps_the_lock")
+    threads = [each for line in told for each in line.partition("threads: ")[2].split("; ")]
+    assert any(
+        each.startswith("homeloop: ") and each.endswith(" in extension_that_keeps_the_lock") for each in threads
+    )
+
+
+TIMED = """
+import faulthandler, sys, tempfile
+import homeloop
+
+monitor = homeloop.HealthMonitor(thresholds=homeloop.HealthThresholds(blocked=0.05))
+monitor.start()
+with tempfile.TemporaryFile("w+") as file:
+    faulthandler.dump_traceback_later(0.5, file=file)
+    async def nothing(): pass
+    while not file.read():
+        homeloop.run(nothing)
+        file.seek(0)
+monitor.stop()
+print("written")
+"""
+
+
+def test_the_programs_own_timer_of_faulthandler_is_left_alone(script: Any) -> None:
+    """A process has one such timer; it is the program's."""
+    ended = script(TIMED)
+    assert (ended.returncode, ended.stdout) == (0, "written\n"), ended.stderr[-2000:]

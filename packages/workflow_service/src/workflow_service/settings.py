@@ -69,6 +69,12 @@ class OperationsSettings(BaseSettings):
     worker_grace: Annotated[float, Field(ge=0)] = 20.0
     """How long a worker that is told to stop lets its runs go on; then it gives them back, and others go on."""
 
+    worker_pulse: Path | None = None
+    """A file that a worker touches once a second while it can work, for a liveness probe; each has its own."""
+
+    worker_silence: Annotated[float, Field(ge=0)] = 30.0
+    """How long the worker of `workflow-service up` may be frozen; then another one replaces it. 0: for ever."""
+
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """The port that a worker tells its figures on, at ``/metrics``; 0 is none. The API has them on its own."""
 

@@ -125,6 +125,99 @@ def test_worker_that_ends_with_an_error_is_started_again(home: Path, command_lin
     assert up.text.count("exited with") == 1
 
 
+def test_worker_that_crashes_is_started_again(home: Path, command_line: Run) -> None:
+    """A fault of the process itself is nobody's wish: its stacks are in the log, and another one comes."""
+    up = command_line("up", "--home", str(home), "--port", "0")
+    up.wait_for("Ctrl-C stops")
+    first, log = pids(home)["the worker"], home / "logs" / "worker.log"
+    eventually(lambda: " ready." in log.read_text(), "the worker is ready")
+
+    os.kill(first, signal.SIGSEGV)
+
+    up.wait_for(f"the worker (process {first}) was ended by SIGSEGV: runs wait; it is started again in 1 s.")
+    assert "Fatal Python error: Segmentation fault" in log.read_text()
+    eventually(lambda: log.read_text().count(" ready.") == 2, "another worker is ready")
+    assert pids(home)["the worker"] != first
+
+
+def test_frozen_worker_is_replaced_and_its_run_ends_once(home: Path, command_line: Run) -> None:
+    """A worker that is stopped while it works: another one takes its place, and the run, which succeeds."""
+    environment = {"WORKFLOW_WORKER_SILENCE": "6", "WORKFLOW_RUN_LEASE": "3"}
+    up = command_line("up", "--home", str(home), "--port", "0", **environment)
+    up.wait_for("Ctrl-C stops")
+    facts, frozen = connection(home), pids(home)["the worker"]
+    with httpx.Client(
+        base_url=facts["address"],
+        headers={"Authorization": f"Bearer {facts['api_keys']['local']}"},
+        trust_env=False,
+    ) as client:
+        text = b"1. LAW\nThis Agreement is governed by the laws of the State of Delaware.\n\n" * 20_000
+        files = {"file": ("contract.txt", text, "text/plain")}
+        document_id = client.post("/api/v1/documents", files=files).json()["document_id"]
+        body = {"workflow_name": "contract_analysis", "input_data": {"document_id": document_id}}
+        run_id = client.post("/api/v1/workflows/execute", json=body).json()["run_id"]
+
+        def status() -> str:
+            return str(client.get(f"/api/v1/runs/{run_id}").json()["status"])
+
+        eventually(lambda: status() == "running", "it is running")
+        os.kill(frozen, signal.SIGSTOP)
+        up.wait_for(f"the worker (process {frozen}) was frozen for 6 s and was killed: runs wait; it is started")
+        assert not lives(frozen)
+        eventually(lambda: status() == "succeeded", "the run has succeeded")
+        with client.stream("GET", f"/api/v1/runs/{run_id}/events") as events:
+            kinds = [line for line in events.iter_lines() if line.startswith("event: ")]
+    assert kinds.count("event: succeeded") == 1
+    assert pids(home)["the worker"] != frozen
+
+
+# Loaded by each interpreter before its program: in a worker, keeps the interpreter's lock for so many seconds.
+KEEPS_THE_LOCK = """
+import ctypes, os, sys, threading, time
+from pathlib import Path
+
+def keeps_the_lock():
+    file = Path(os.environ["KEEP_THE_LOCK"])
+    while True:
+        try:
+            seconds = int(file.read_text())
+            file.unlink()
+        except (FileNotFoundError, ValueError):
+            time.sleep(0.05)
+            continue
+        ctypes.PyDLL(None).sleep(seconds)
+        file.with_suffix(".over").touch()
+
+if "celery" in sys.orig_argv:
+    threading.Thread(target=keeps_the_lock, daemon=True).start()
+"""
+
+
+def test_worker_is_replaced_when_it_is_frozen_not_when_it_is_busy(
+    home: Path, command_line: Run, tmp_path: Path
+) -> None:
+    """A lock that is kept for half of the time does nothing; one that is kept for ever is named in the log."""
+    (tmp_path / "sitecustomize.py").write_text(KEEPS_THE_LOCK)
+    file, log = tmp_path / "keep", home / "logs" / "worker.log"
+    environment = {"PYTHONPATH": str(tmp_path), "KEEP_THE_LOCK": str(file), "WORKFLOW_WORKER_SILENCE": "6"}
+    up = command_line("up", "--home", str(home), "--port", "0", **environment)
+    up.wait_for("Ctrl-C stops")
+    first = pids(home)["the worker"]
+    eventually(lambda: " ready." in log.read_text(), "the worker is ready")
+
+    file.write_text("3")
+    eventually(file.with_suffix(".over").exists, "the lock is free again")
+    assert pids(home)["the worker"] == first
+
+    file.write_text("100000")
+    up.wait_for(f"the worker (process {first}) was frozen for 6 s and was killed: runs wait; it is started again")
+    told = log.read_text()
+    assert "Fatal Python error: Aborted" in told
+    assert "in keeps_the_lock" in told
+    eventually(lambda: log.read_text().count(" ready.") == 2, "another worker is ready")
+    assert lives(pids(home)["the worker"])
+
+
 @pytest.mark.needs("postgres")
 def test_long_run_goes_back_to_the_queue_at_the_end(home: Path, command_line: Run, postgres_url: str) -> None:
     """A run that outlasts the stop waits for the next start; it is not left to its lease."""

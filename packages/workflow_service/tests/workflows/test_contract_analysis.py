@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
+from threading import get_ident
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection
 from steps import Steps, WorkerDiedError
 
+from workflow_service.domain.contract import Clause
 from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.ports import InvalidInputError, RunContext, UnreadableDocumentError, WorkflowError
@@ -133,6 +135,33 @@ def test_a_contract_is_analysed_in_five_steps(
         read = f"{pages} page{'s' * (pages > 1)}, {len(result['text']):,} characters"
         assert steps.told[0][2] == f"read {read}"
         assert steps.told[1][2] == f"found {len(result['clauses'])} clauses"
+
+    run(main)
+
+
+def test_a_text_of_headings_is_worked_on_beside_the_loop(
+    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clauses become JSON, and come from it, on threads: the loop renews the leases of other runs meanwhile."""
+    on: list[int] = []
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            on.append(get_ident())
+            return method(*args)
+
+        return noted
+
+    monkeypatch.setattr(Clause, "to_json", noting(Clause.to_json))
+    monkeypatch.setattr(Clause, "from_json", staticmethod(noting(Clause.from_json)))
+
+    async def main() -> None:
+        text = "# a\n" * 500
+        document = await documents.save(USER, "headings.md", "text/markdown", text.encode())
+        result = await workflow().run(RunContext(uuid4(), USER, {"document_id": str(document.id)}, Steps()))
+        assert len(result["clauses"]) == 500
+        assert len(on) == 500 * 5  # made by one step and by the report, read by three
+        assert get_ident() not in on
 
     run(main)
 

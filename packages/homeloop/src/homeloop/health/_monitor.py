@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -25,7 +26,6 @@ from homeloop._events import (
 )
 from homeloop._figures import resource_sources
 from homeloop.health._census import Loop, LoopTasks, take_census
-from homeloop.health._deadman import DeadMansSwitch
 from homeloop.health._describing import affinity_elsewhere, describe_unknown, describe_watched
 from homeloop.health._door import Door
 from homeloop.health._incidents import Incidents
@@ -46,12 +46,17 @@ from homeloop.runtime import (
     loop_affinity,
     open_runtimes,
     real_threading,
+    thread_stacks,
 )
 
-_WAITING = ("threading.py:", "selectors.py:", "queue.py:", "socket.py:", "_workers.py:", "_waiting.py:")
-"""How the innermost frame of a thread begins that does not hold the interpreter's lock: it waits."""
+_WAITING = re.compile(
+    r"(threading|selectors|queue|socket|_workers|_waiting)\.py:|thread\.py:\d+ in _worker$"
+    r"|eventio\.py:\d+ in _epoll\.poll$|unix_events\.py:\d+ in (\w+\.)?_do_waitpid$"
+)
+"""The innermost frame of a thread that does not hold the interpreter's lock: it waits."""
 
 
+_FRAMES = 50  # of a thread's stack
 _CHARTS = 50  # loops whose last minutes are told
 
 
@@ -71,20 +76,14 @@ class HealthMonitor:
 
     Args:
         thresholds: Beyond which figures become findings.
-        watch_gil: Whether to record what the threads do while something holds the interpreter's lock. It takes
-            the one timer that `faulthandler.dump_traceback_later` has, so a program that uses that sets this to
-            False; of several monitors in a process, the first has it.
         answers_owner: Whether the same user's other processes may ask, ``homeloop ps`` for one, over a
             socket that nobody else can reach. One monitor of a process can have it; the default one does.
 
     Thread: any, for every method.
     """
 
-    def __init__(
-        self, *, thresholds: HealthThresholds | None = None, watch_gil: bool = True, answers_owner: bool = False
-    ) -> None:
+    def __init__(self, *, thresholds: HealthThresholds | None = None, answers_owner: bool = False) -> None:
         self.thresholds = thresholds or HealthThresholds()
-        self._watch_gil = watch_gil
         self._answers_owner = answers_owner
         self._interval = 30.0
         self._unhear: Callable[[], None] | None = None  # there while it is started
@@ -144,7 +143,6 @@ class HealthMonitor:
             door.close()
         ended = page is None or page.stop(timeout)
         ended = (watchdog is None or watchdog.stop(timeout)) and ended
-        self._switch.disarm()
         self._pulses.clear()
         return ended
 
@@ -289,7 +287,6 @@ class HealthMonitor:
         self._pulses: dict[int, Pulse] = {}  # by the loop's number
         self._incidents = Incidents()
         self._peaks = Peaks()
-        self._switch = DeadMansSwitch()
         self._tree = TaskTree()
         self._found: frozenset[tuple[str, str]] = frozenset()
         self._due = 0.0  # monotonic: when the watchdog wants to look again
@@ -349,8 +346,8 @@ class HealthMonitor:
         blocked = self.thresholds.blocked
         period = min(self._interval, blocked / 2)
         late = now - self._due if self._due else 0.0
-        if late >= blocked:
-            self._tell_of_standstill(late + period)
+        if late >= blocked:  # at once: who held the interpreter's lock has not gone on yet
+            self._tell_of_standstill(late + period, thread_stacks(_FRAMES))
         self._take_in_runtimes()
         for pulse in tuple(self._pulses.values()):
             pulse.look(blocked)
@@ -358,20 +355,17 @@ class HealthMonitor:
         if now >= self._assess_at:
             self._assess_at = now + self._interval
             self._assess()
-        if self._watch_gil:
-            self._switch.arm(period + blocked)
         self._due = time.monotonic() + period
         return period
 
-    def _tell_of_standstill(self, seconds: float) -> None:
-        taken = self._switch.take()
+    def _tell_of_standstill(self, seconds: float, taken: dict[int, tuple[str, ...]]) -> None:
         names = {thread.ident: thread.name for thread in real_threading().enumerate()}
         stacks = [
             (names.get(ident, f"thread {ident}"), *called_by_loop(frames))
             for ident, frames in taken.items()
             if not names.get(ident, "").startswith(THREAD_NAME)
         ]
-        suspects = [stack for stack in stacks if not stack[-1].startswith(_WAITING)]
+        suspects = [stack for stack in stacks if not _WAITING.match(stack[-1])]
         emit(InterpreterStalled(seconds, tuple(suspects or stacks)))
 
     def _take_in_runtimes(self) -> None:

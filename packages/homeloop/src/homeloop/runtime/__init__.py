@@ -33,6 +33,7 @@ from homeloop.runtime._probe import (
     loop_affinity,
     task_context,
     thread_stack,
+    thread_stacks,
 )
 from homeloop.runtime._runtime import LoopRuntime, outcome
 from homeloop.runtime._trace import set_trace_level, trace_level
@@ -92,6 +93,7 @@ __all__ = (
     "sync",
     "task_context",
     "thread_stack",
+    "thread_stacks",
     "trace_level",
     "use_original_lock",
     "wait_done",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -100,6 +100,19 @@ def thread_stack(ident: int | None, limit: int = 6) -> tuple[str, ...]:
     frame = getattr(loop_threads.get(ident or 0), "gr_frame", None)  # None unless another greenlet runs there
     if frame is None:
         frame = sys._current_frames().get(ident or 0)  # pyright: ignore[reportPrivateUsage] - documented all the same
+    return _stack(frame, limit)
+
+
+def thread_stacks(limit: int) -> dict[int, tuple[str, ...]]:
+    """Tell what each thread of the system is doing at this moment, by its number; as `thread_stack` does."""
+    frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - documented all the same
+    try:
+        return {ident: _stack(frame, limit) for ident, frame in frames.items()}
+    finally:
+        frames.clear()  # our own is among them, and the cycle would keep the variables of every thread
+
+
+def _stack(frame: FrameType | None, limit: int) -> tuple[str, ...]:
     places: list[str] = []
     below = 0  # how many of the outermost
     while frame is not None:

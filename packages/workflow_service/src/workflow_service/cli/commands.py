@@ -20,7 +20,7 @@ from workflow_service.cli.doctor import State, run_checks
 from workflow_service.cli.home_option import home_option
 from workflow_service.cli.keys import keys
 from workflow_service.cli.migration import migrate_database
-from workflow_service.cli.settings_view import all_settings, read_settings
+from workflow_service.cli.settings_view import all_settings, read_operations, read_settings
 from workflow_service.cli.view import View
 from workflow_service.cli.workflow_commands import warn_of_definitions, workflow
 from workflow_service.domain.run import EventKind
@@ -111,7 +111,8 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
     Starts a PostgreSQL server of its own, a worker and the API, and prints the page's address with the key in it.
     Ctrl-C (or SIGTERM, SIGHUP) stops them all, a second Ctrl-C does so faster; the exit code is then 0. If the
     API or PostgreSQL ends by itself, everything is stopped and the exit code is 1. If the worker is killed, the
-    service stays and says how to start another; if it ends with an error, it is started again. Run as root,
+    service stays and says how to start another; if it ends with an error, or crashes, it is started again. If it
+    is frozen for WORKFLOW_WORKER_SILENCE seconds, another one replaces it and goes on with its runs. Run as root,
     PostgreSQL runs as the system user workflow-service, made if absent, and the database lies in
     /var/lib/workflow-service; the home's file postgresql.json says where. One whose home is gone is named at the
     next start, and removed by the first start a day later.
@@ -122,6 +123,7 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
       BROKER_URL            use this Redis or RabbitMQ instead of a folder
       WORKFLOW_API_KEYS     keys as JSON, {"alice": "secret"}; else one is made and kept
       WORKFLOW_DEFINITIONS  a folder with workflow definitions
+      (workflow-service --show-settings has all)
     """
     view = View()
 
@@ -349,6 +351,7 @@ async def _check_servers(options: Options) -> None:
 def _options_from_environment() -> Options:
     keys = os.environ.get("WORKFLOW_API_KEYS")
     return Options(
+        worker_silence=read_operations().worker_silence,
         database_url=os.environ.get("DATABASE_URL") or None,
         broker_url=os.environ.get("BROKER_URL") or None,
         api_keys=read_api_keys(keys, "WORKFLOW_API_KEYS") if keys else None,

@@ -2,16 +2,18 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from workflow_service.gateways.servers import without_password
 from workflow_service.local.errors import LocalError
-from workflow_service.settings import Settings
+from workflow_service.settings import OperationsSettings, Settings
+
+T = TypeVar("T")
 
 _HIDDEN = "***"
 
@@ -38,8 +40,21 @@ def read_settings() -> Settings:
     Raises:
         LocalError: Some are missing or make no sense; the message has a line for each and says what to set.
     """
+    return _checked(Settings.from_environment)
+
+
+def read_operations() -> OperationsSettings:
+    """Read those settings that all have a default: they are there before anybody has said where the servers are.
+
+    Raises:
+        LocalError: As `read_settings`.
+    """
+    return _checked(OperationsSettings)
+
+
+def _checked(read: Callable[[], T]) -> T:
     try:
-        return Settings.from_environment()
+        return read()
     except ValidationError as error:
         faults = "\n".join(f"  {_place(each)}: {each['msg']}" for each in error.errors(include_input=False))
         raise LocalError(

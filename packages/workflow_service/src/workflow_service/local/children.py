@@ -100,6 +100,10 @@ class Child:
         await self._ended.wait()
         return self._process.returncode
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        self._process.send_signal(number)
+
     async def stop(self, hasten: asyncio.Event) -> None:
         """End the process and wait until it has ended.
 

@@ -21,6 +21,9 @@ SERVE_API = (
 )
 """uvicorn, with the factory that it calls in each of its processes, and the bounds on slow clients."""
 
+TELL_STACKS = {"PYTHONFAULTHANDLER": "1"}
+"""The variable that has a process write what its threads do when it crashes, and at SIGABRT, however it hangs."""
+
 _WORKER = "workflow_service.worker.app"
 _ASYNCIO_POOL = "homeloop.adapters.celery.pool:TaskPool"
 _BACKLOG = "2048"
@@ -54,7 +57,7 @@ def become_worker(settings: Settings) -> NoReturn:
     pool = settings.worker_pool
     # SIGTERM, which every process manager sends, begins Celery's soft shutdown: runs go on for the grace, then
     # they are cancelled, which gives them back. Celery's own answer to SIGTERM would wait for them without end.
-    environment = {"REMAP_SIGTERM": "SIGQUIT"}
+    environment = {"REMAP_SIGTERM": "SIGQUIT", **TELL_STACKS}
     arguments = worker_arguments(pool, settings.worker_concurrency, settings.log_level)
     if pool == "asyncio":
         environment["CELERY_CUSTOM_WORKER_POOL"] = _ASYNCIO_POOL

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,7 +21,7 @@ from workflow_service.local.children import Child, Command
 from workflow_service.local.errors import HomeError, LocalError, NotReadyError
 from workflow_service.local.home import Home, write_private
 from workflow_service.local.postgresql import PostgreSQL
-from workflow_service.local.programs import SERVE_API, worker_arguments
+from workflow_service.local.programs import SERVE_API, TELL_STACKS, worker_arguments
 from workflow_service.local.records import ProcessRecord, Stopping
 from workflow_service.local.supervisor import Supervisor
 from workflow_service.local.worker_keeper import WorkerDeath, WorkerKeeper
@@ -41,12 +41,16 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect if 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user chose. URLs that are None are served from the home; keys that are None are kept there."""
+    """What the user chose. URLs that are None are served from the home; keys that are None are kept there.
+
+    ``worker_silence`` is in seconds: so long a worker may be frozen until it is replaced; 0 is for ever.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8321
     concurrency: int = 8
     durable: bool = True
+    worker_silence: float = 30.0
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
     api_keys: Mapping[str, str] | None = field(default=None, repr=False)
@@ -118,8 +122,8 @@ class LocalService:
         """Start everything and return once the API says that it is ready. `close` comes before the supervisor's.
 
         Args:
-            on_worker_death: Called when the worker ends by itself; after an error it is started again. Without
-                this, its end ends the supervisor's run.
+            on_worker_death: Called when the worker ends by itself, or was frozen and had to be killed; after an
+                error, a crash and that it is started again. Without this, its end ends the supervisor's run.
 
         Raises:
             LocalError: A part did not start; its message says which, and ``log`` where to look.
@@ -131,7 +135,10 @@ class LocalService:
             if on_worker_death is None:
                 self._supervisor.start(worker)
             else:
-                self._keeper = WorkerKeeper(self._supervisor, worker, on_worker_death)
+                pulse = self._home.path / "worker.pulse"
+                worker = replace(worker, env={**worker.env, "WORKFLOW_WORKER_PULSE": str(pulse)})
+                silence = self._options.worker_silence
+                self._keeper = WorkerKeeper(self._supervisor, worker, pulse, silence, on_worker_death)
                 self._keeper.start()
             api = self._supervisor.start(self._api_command(connection, listener.fileno()))
             # From here the API alone holds the socket: when it dies, connections break instead of hanging.
@@ -192,8 +199,7 @@ async def run_service(
         home: Locked meanwhile. What a killed predecessor left there is ended first.
         options: What the user chose.
         use: Gets the connection once the service is ready; cancelled when something ends the service.
-        on_worker_death: Called when the worker ends by itself; after an error it is started again. Without this,
-            its end ends the service.
+        on_worker_death: See `LocalService.start`; without it, the worker's end ends the service.
         check: Awaited before anything is started; what it raises is raised.
 
     Raises:
@@ -224,7 +230,8 @@ def worker_command(home: Home, connection: Connection, concurrency: int | None =
         name="the worker",
         argv=(sys.executable, "-m", *worker_arguments("threads", concurrency or connection.concurrency)),
         log=home.logs / "worker.log",
-        env={**connection.environment(home.path), "WORKFLOW_WORKER_GRACE": "0"},  # the supervisor has its own
+        # The supervisor has a grace of its own.
+        env={**connection.environment(home.path), **TELL_STACKS, "WORKFLOW_WORKER_GRACE": "0"},
         stopping=_WORKER_STOPPING,
         cwd=home.path,
     )

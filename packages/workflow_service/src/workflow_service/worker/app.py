@@ -19,6 +19,7 @@ from workflow_service.gateways.metrics import observed_attempt
 from workflow_service.logs import bound
 from workflow_service.settings import Settings
 from workflow_service.usecases.execution import execute_run
+from workflow_service.worker.pulse import show_pulse
 from workflow_service.worker.telemetry import tell_of_worker
 
 __all__ = ("app",)
@@ -54,6 +55,8 @@ def create_app(settings: Settings) -> Celery:
     tell_of_worker(settings)
     app.steps["worker"].add(EndsWell)  # pyright: ignore[reportOptionalSubscript]
     install(app)
+    if settings.worker_pulse is not None:
+        show_pulse(app, settings.worker_pulse)
 
     def watch(**_: Any) -> None:
         default_monitor().start(settings.health_interval)

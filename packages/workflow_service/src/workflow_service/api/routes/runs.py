@@ -123,9 +123,12 @@ async def events(
 @router.get("/{run_id}/result", response_class=JSONResponse, responses=problems(404, 409))
 async def result(run_id: UUID, user_id: User, services: Services) -> Response:
     """Return what the workflow returned; for a failed run, the problem."""
+    text = await services.runs.result(user_id, run_id)
+    if text is not None:
+        return Response(text, media_type="application/json")
     run = await _find(run_id, user_id, services)
-    if run.status is RunStatus.SUCCEEDED:
-        text = _found(await services.runs.result(user_id, run_id), run_id)  # it may have been deleted since
+    if run.status is RunStatus.SUCCEEDED:  # between the two looks; it may have been deleted since
+        text = _found(await services.runs.result(user_id, run_id), run_id)
         return Response(text, media_type="application/json")
     if run.status.is_final:
         error = run.error or {}

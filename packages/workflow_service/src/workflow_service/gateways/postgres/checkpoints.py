@@ -1,8 +1,9 @@
 """Where LangGraph keeps its checkpoints: the same database, through psycopg, in the schema ``workflow``."""
 
 import asyncio
+import select
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 from uuid import UUID
 from weakref import WeakSet
@@ -10,6 +11,7 @@ from weakref import WeakSet
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection, AsyncCursor, DatabaseError, OperationalError
 from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Literal
 from psycopg_pool import AsyncConnectionPool
 
 from workflow_service.ports import ClaimLostError, StoreUnavailableError
@@ -20,10 +22,11 @@ _LOCK = 7_094_823_517_160_043  # beside the migrator's
 _SET_UP_POLL = 0.05  # seconds
 _OPEN_TIMEOUT = 30.0  # seconds for the first connection
 _SEARCH_PATH = "SET search_path TO workflow"
-_ENTER_RUN = """
-SELECT workflow.enter_scope('run', %s), set_config('workflow.attempt', %s, true),
+_BEGIN = SQL("""
+BEGIN;
+SELECT workflow.enter_scope('run', {run_id}), set_config('workflow.attempt', {attempt}, true),
        set_config('search_path', 'workflow', true)
-"""
+""")
 _NO_ATTEMPT = "none"
 _OUTDATED = "WS001"  # what the fence raises (migration 0007)
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
@@ -57,7 +60,7 @@ class CheckpointPool(_Pool):
             min_size=1,
             max_size=max_size,
             configure=self._prepare,
-            check=_Pool.check_connection,  # the server may have closed it since
+            check=_ask_if_it_spoke,
             open=False,
             name="checkpoints",
         )
@@ -141,19 +144,31 @@ class _RunSaver(AsyncPostgresSaver):
 
     def __init__(self, pool: CheckpointPool, run_id: UUID, attempt: int | None) -> None:
         super().__init__(pool)
-        self._scope = (str(run_id), _NO_ATTEMPT if attempt is None else str(attempt))
+        claim = _NO_ATTEMPT if attempt is None else str(attempt)
+        self._begin = _BEGIN.format(run_id=Literal(str(run_id)), attempt=Literal(claim))
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        # The one place where the saver takes a connection (a test asks the saver's source for that). What enters
-        # the scope travels with the first statement: a pipeline waits for answers only where one is asked for.
-        async with self.lock, self.conn.connection() as connection, AsyncExitStack() as stack:
-            if self.supports_pipeline:
-                await stack.enter_async_context(connection.pipeline())
-            await stack.enter_async_context(connection.transaction())
-            cursor = await stack.enter_async_context(connection.cursor(binary=True, row_factory=dict_row))
-            await cursor.execute(_ENTER_RUN, self._scope)
-            yield cursor
+        # The one place where the saver takes a connection (a test asks the saver's source for that). What it
+        # writes takes two round trips: one enters the scope, and COMMIT travels behind the statements, for a
+        # pipeline waits for answers only where one is asked for. What raises is rolled back when it is left.
+        async with self.lock, self.conn.connection() as connection:
+            await connection.execute(self._begin, prepare=False)  # two statements in one message: not prepared
+            piped = connection.pipeline() if self.supports_pipeline else nullcontext()
+            async with piped, connection.cursor(binary=True, row_factory=dict_row) as cursor:
+                yield cursor
+                await connection.execute("COMMIT", prepare=False)
+
+
+async def _ask_if_it_spoke(connection: AsyncConnection[DictRow]) -> None:
+    """Ask the server whether an idle connection is good, if it has said something since: most likely its farewell.
+
+    To ask it each time would be two round trips for whatever a saver does.
+    """
+    farewell = select.poll()
+    farewell.register(connection, select.POLLIN)
+    if farewell.poll(0):
+        await _Pool.check_connection(connection)
 
 
 @contextmanager
