@@ -167,6 +167,30 @@ def test_a_run_can_be_ended_in_every_tier_and_every_mode(
 
 
 @pytest.mark.parametrize("tier", TIERS)
+def test_a_lost_run_ends_quietly_in_every_tier(
+    bench: Any, tier: Isolation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it is kept, and the worker's log has one line of it: no traceback, no warning of the library."""
+
+    async def scenario(bench: Bench) -> None:
+        run = await bench.submit(tier)
+        async with bench.stuck(run) as working:
+            await bench.is_stuck()
+            await bench.pool.execute("UPDATE workflow.runs SET lease_until = '-infinity' WHERE id = $1", run.id)
+            assert await bench.store.claim(run.id, "another", 60) is not None
+        async with asyncio.timeout(20):
+            await working
+        stands = await bench.ended(run)
+        assert (stands.status, stands.attempt, stands.step) == (RunStatus.RUNNING, 2, None)
+
+    bench(scenario)
+    [told] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert told.name == "workflow_service.usecases.execution"
+    assert "outdated" in told.getMessage()
+    assert told.exc_info is None
+
+
+@pytest.mark.parametrize("tier", TIERS)
 def test_a_run_that_takes_too_long_fails_and_says_so(bench: Any, tier: Isolation) -> None:
     """The error names the time that was allowed; the run can be resumed."""
 

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
+from langgraph.graph import END, START, StateGraph
 
 from workflow_service.domain.run import CancelMode, Claim, NewRun
 from workflow_service.gateways.postgres.checkpoints import CheckpointPool, open_checkpoint_pool, saver_on
@@ -177,11 +178,51 @@ def test_a_transaction_that_began_in_time_and_commits_too_late_is_refused(
     bench(scenario)
 
 
+async def write_raw(connection: Any, run_id: UUID) -> None:
+    """Write as the first attempt, within the connection's transaction."""
+    await connection.execute(
+        "SELECT workflow.enter_scope('run', $1), set_config('workflow.attempt', '1', true)", str(run_id)
+    )
+    await connection.execute(
+        "INSERT INTO workflow.checkpoint_writes VALUES ($1, '', '1', 't', 0, 'c', 's', 'x')", str(run_id)
+    )
+
+
+class State(TypedDict):
+    """What the graph of a test keeps."""
+
+    text: list[str]
+
+
 class Serializer:
     """Does something else before it makes bytes of a value."""
 
     def __init__(self, dumps_typed: Callable[[Any], Any]) -> None:
         self.dumps_typed = dumps_typed
+
+
+def test_langgraph_hands_the_loss_on(bench: Any, expire: Any) -> None:
+    """A graph whose attempt is lost in a node ends with ClaimLostError, and what the node made is not kept."""
+
+    async def scenario(bench: Bench) -> None:
+        claim = await bench.claimed()
+
+        async def node(_state: State) -> State:
+            await lose_to_another(bench, claim, expire)
+            return {"text": ["a document's text"]}
+
+        graph = StateGraph(State)
+        graph.add_node("node", node)
+        graph.add_edge(START, "node")
+        graph.add_edge("node", END)
+        config: Any = {"configurable": {"thread_id": str(claim.run.id)}}
+        async with bench.saver_of(claim) as saver:
+            compiled = graph.compile(checkpointer=saver)
+            with pytest.raises(ClaimLostError, match="outdated"):
+                await compiled.ainvoke({"text": []}, config, durability="sync")
+            assert (await compiled.aget_state(config)).values == {"text": []}
+
+    bench(scenario)
 
 
 def test_who_takes_the_run_waits_until_a_commit_is_over(bench: Any, expire: Any, database: str) -> None:
@@ -195,12 +236,7 @@ def test_who_takes_the_run_waits_until_a_commit_is_over(bench: Any, expire: Any,
         try:
             transaction = writer.transaction()
             await transaction.start()
-            await writer.execute(
-                "SELECT workflow.enter_scope('run', $1), set_config('workflow.attempt', '1', true)", str(run_id)
-            )
-            await writer.execute(
-                "INSERT INTO workflow.checkpoint_writes VALUES ($1, '', '1', 't', 0, 'c', 's', 'x')", str(run_id)
-            )
+            await write_raw(writer, run_id)
             await writer.execute("SET CONSTRAINTS ALL IMMEDIATE")  # the commit, as far as the fence's answer
             other = asyncio.create_task(bench.claim(run_id))
             while not await bench.pool.fetchval(WAITS_FOR_LOCK):
@@ -214,28 +250,24 @@ def test_who_takes_the_run_waits_until_a_commit_is_over(bench: Any, expire: Any,
     bench(scenario)
 
 
-def test_a_worker_that_is_frozen_between_its_statements_does_not_keep_the_run(bench: Any, expire: Any) -> None:
+def test_a_worker_that_is_frozen_between_its_statements_does_not_keep_the_run(
+    bench: Any, expire: Any, database: str
+) -> None:
     """Statements lock no run: another attempt begins while those of the frozen one wait for their commit."""
 
     async def scenario(bench: Bench) -> None:
         claim = await bench.claimed()
-        async with bench.saver_of(claim) as saver:
-            entered, thawed = asyncio.Event(), asyncio.Event()
-            loop = asyncio.get_running_loop()
-            serialize = saver.serde.dumps_typed
-
-            def freeze(value: Any) -> Any:
-                loop.call_soon_threadsafe(entered.set)
-                asyncio.run_coroutine_threadsafe(thawed.wait(), loop).result(30)
-                return serialize(value)
-
-            saver.serde = Serializer(freeze)  # type: ignore[assignment]
-            frozen = asyncio.create_task(keep(saver, claim.run.id))
-            await entered.wait()
+        frozen = await asyncpg.connect(database)
+        try:
+            transaction = frozen.transaction()
+            await transaction.start()
+            await write_raw(frozen, claim.run.id)
             await lose_to_another(bench, claim, expire)
-            thawed.set()
-            with pytest.raises(ClaimLostError):
-                await frozen
+            with pytest.raises(asyncpg.PostgresError, match=r"attempt 1 of run .* is outdated"):
+                await transaction.commit()
+        finally:
+            await frozen.close()
+        assert await bench.kept(claim.run.id) == NOTHING
 
     bench(scenario)
 

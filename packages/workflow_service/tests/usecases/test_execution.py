@@ -17,6 +17,7 @@ from workflow_service.ports import (
     StoreUnavailableError,
     WorkflowError,
 )
+from workflow_service.usecases import execution as execution_module
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -399,3 +400,34 @@ def test_a_database_that_is_away_at_the_end_is_raised(execute, with_pool, script
         assert (await store.get("alice", run.id)).status is RunStatus.RUNNING
 
     with_pool(scenario)
+
+
+def test_a_stopping_worker_does_not_wait_for_a_database_that_is_silent(
+    execute, with_pool, scripted, monkeypatch, caplog
+):
+    """However long the lease, giving the run back has a bound; that it was not given back is one line."""
+    monkeypatch.setattr(execution_module, "GIVE_BACK_BOUND", 0.05)
+    begun = asyncio.Event()
+
+    async def body(_report):
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def never(_claim):
+        await asyncio.Event().wait()
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        store.release = never
+        run, _ = await store.create(NEW)
+        working = asyncio.create_task(execute(store, run, scripted(body), lease=3600.0))
+        await begun.wait()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert (await store.get("alice", run.id)).status is RunStatus.RUNNING
+
+    with_pool(scenario)
+    [told] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "not given back, its lease will run out" in told.getMessage()
+    assert told.exc_info is None

@@ -25,6 +25,9 @@ from workflow_service.ports import (
 )
 
 _RENEWALS_PER_LEASE = 3
+GIVE_BACK_BOUND = 10.0
+"""Seconds to give a run back at the most: whoever told the worker to stop waits. Else its lease runs out."""
+
 _ANOTHER_ATTEMPT_MAY_DO = (StoreUnavailableError, ModelUnavailableError, ProcessLostError)
 _IN_ITS_OWN_WORDS = (WorkflowError, InvalidInputError, RunTimeoutError, ProcessLostError)
 """Errors whose message is for the user; what others say may name hosts, files, or what is in a document."""
@@ -227,10 +230,12 @@ def _cause(group: ExceptionGroup[Exception]) -> Exception:
 
 async def _give_back(claim: Claim, runs: RunStore, lease: float) -> None:
     try:
-        async with asyncio.timeout(lease):  # by then the lease is over, and the run is given back without us
+        async with asyncio.timeout(min(lease, GIVE_BACK_BOUND)):
             await runs.release(claim)
     except ClaimLostError as error:
         _logger.info("run %s: not given back: %s", claim.run.id, error)
+    except (StoreUnavailableError, TimeoutError) as error:
+        _logger.warning("run %s: not given back, its lease will run out: %r", claim.run.id, error)
     except Exception:
         _logger.exception("run %s: not given back; its lease will run out", claim.run.id)
     else:

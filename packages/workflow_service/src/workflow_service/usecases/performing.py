@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from workflow_service.domain.run import CancelMode, Isolation, JsonObject, Run, RunOptions
+from workflow_service.domain.run import CancelMode, Isolation, JsonObject, Run, RunOptions, RunStatus
 from workflow_service.ports import (
     ClaimLostError,
     Drain,
     Performance,
-    ProcessLostError,
     Report,
     RunContext,
     RunStore,
@@ -23,6 +22,7 @@ from workflow_service.ports import (
 
 T = TypeVar("T")
 
+_HELD = (RunStatus.RUNNING, RunStatus.CANCELLING)
 _PROCESS = "\0process"  # the first report from a process of its own: not a step, but which process it is
 
 
@@ -78,10 +78,6 @@ class _Attempt:
         run, options = self._run, RunOptions.of(self._run.options)
         try:
             return await self._work(run, options)
-        except ProcessLostError:
-            if self._lost is not None:  # the process was killed for that
-                raise self._lost from None
-            raise
         finally:
             self._process = None
 
@@ -128,8 +124,8 @@ class _Attempt:
     async def _hear(self, step: str, percent: int, description: str) -> None:
         """Record a step; the first report of another process says which one it is.
 
-        The loss of the claim is kept for who reported, or ends the process of its own. Raised from here it would
-        be told as the failure of a callback, and it is none: it is how an attempt ends that came too late.
+        The loss of the claim is kept for who reported; another process finds it out by itself. Raised from here it
+        would be told as the failure of a callback, and it is none: so ends an attempt that comes too late.
         """
         if step == _PROCESS:
             self._process = percent
@@ -138,7 +134,6 @@ class _Attempt:
             await self._report(step, percent, description)
         except ClaimLostError as lost:
             self._lost = lost
-            self.kill()
 
 
 async def _run_until_lost(workflow: Workflow, context: RunContext) -> JsonObject | ClaimLostError:
@@ -167,9 +162,11 @@ async def perform_elsewhere(
 ) -> JsonObject:
     """Run a workflow in the running process, for an attempt in another one that hears what is reported.
 
-    Whether the run is to drain is asked of the database after each step: no word comes from the other process.
+    Whether the run is to drain, and whether the attempt still holds it, is asked of the database after each step:
+    no word comes from the other process.
 
     Raises:
+        ClaimLostError: The attempt holds the run no longer.
         WorkflowError: There is no such workflow.
         Exception: What the workflow raises.
     """
@@ -178,7 +175,9 @@ async def perform_elsewhere(
     async def tell(step: str, percent: int, description: str) -> None:
         await report(step, percent, description)
         run = await runs.get(user_id, run_id)
-        if run is not None and run.cancel_mode is CancelMode.DRAIN:
+        if run is None or run.attempt != attempt or run.status not in _HELD:
+            raise ClaimLostError(f"attempt {attempt} of run {run_id} is outdated; stop working on it")
+        if run.cancel_mode is CancelMode.DRAIN:
             drain.request()
 
     await report(_PROCESS, os.getpid(), "")
