@@ -91,7 +91,7 @@ def test_unreadable(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("absent", "No such file or directory"), ("a" * 5000, "File name too long"), ("a\0b", "null byte")],
+    [("absent", "No such file or directory"), ("a" * 5000, "File name too long"), ("a\0b", "embedded null ")],
 )
 def test_paths_that_are_none(path: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A path that cannot be looked at is told of with the system's reason, in a line."""

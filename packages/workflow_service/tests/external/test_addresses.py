@@ -121,7 +121,8 @@ def test_what_is_allowed_by_configuration(run: Run, names: Names) -> None:
 
     async def scenario() -> None:
         assert await policy.resolve("127.5.5.5", 80) == ["127.5.5.5"]
-        assert await policy.resolve("::ffff:127.0.0.1", 80) == ["::ffff:7f00:1"]
+        (mapped,) = await policy.resolve("::ffff:127.0.0.1", 80)  # Python 3.13 writes it in another form
+        assert ipaddress.ip_address(mapped) == ipaddress.ip_address("::ffff:7f00:1")
         assert await policy.resolve("::1", 80) == ["::1"]
         assert await policy.resolve("HOOKS.internal", 80) == ["10.9.9.9"]
         with pytest.raises(ForbiddenAddressError):
