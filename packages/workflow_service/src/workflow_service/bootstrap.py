@@ -212,13 +212,20 @@ def _services_elsewhere() -> WorkerServices:
 
 
 async def _run_elsewhere(
-    run_id: UUID, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
+    run_id: UUID, attempt: int, user_id: str, workflow_name: str, input_data: JsonObject, report: Report
 ) -> JsonObject:
     """Run a workflow in a process of its own."""
     services = _services_elsewhere()
     with bound(run_id=run_id, user_id=user_id):
         return await perform_elsewhere(
-            run_id, user_id, workflow_name, input_data, report, workflows=services.workflows, runs=services.runs
+            run_id,
+            attempt,
+            user_id,
+            workflow_name,
+            input_data,
+            report,
+            workflows=services.workflows,
+            runs=services.runs,
         )
 
 
@@ -253,8 +260,8 @@ def _workflows(settings: Settings, connect: Connect, catalog: ServiceCatalog) ->
     )
 
     @asynccontextmanager
-    async def checkpointer(run_id: UUID) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
-        async with pools() as pool, saver_on(pool, run_id) as saver:
+    async def checkpointer(run_id: UUID, attempt: int | None) -> AsyncGenerator[BaseCheckpointSaver[str], None]:
+        async with pools() as pool, saver_on(pool, run_id, attempt) as saver:
             yield saver
 
     parser = DocumentParser(

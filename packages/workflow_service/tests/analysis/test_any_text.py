@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -64,6 +65,33 @@ def test_reports_survive_json(text: str) -> None:
     data = json.loads(json.dumps(report.to_json()))
     assert tuple(map(Clause.from_json, data["clauses"])) == report.clauses
     assert tuple(map(Finding.from_json, data["findings"])) == report.findings
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["# a\n", "# a~2\n# a\n", "ABCD EF\n\n", "1. Aaa\n", "1.1.1 Aaa\n", "(a) x;\n", "Article I\nABCD EFG\n",
+     "# Section 1 Foo\n", "a | b\n", "# a\nThe fee is USD 5.00 on 2020-01-01.\n\n"],
+)  # fmt: skip
+def test_work_grows_as_the_text_does(line: str) -> None:
+    """Twice as many headings, items, rows or findings: twice as many calls, of Python's functions and of C's."""
+
+    def calls(text: str) -> int:
+        count = 0
+
+        def note(_frame: object, event: str, _what: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            analysed(text)
+        finally:
+            sys.setprofile(before)
+        return count
+
+    analysed(line)  # what is compiled once is not counted
+    assert calls(line * 2000) < 2.1 * calls(line * 1000)
 
 
 def test_samples_hold_the_invariants(source: str) -> None:

@@ -1,17 +1,27 @@
 """Follow a run over HTTP: server-sent events, reconnection, disconnection, shutdown."""
 
+import asyncio
 import json
 import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import httpx
+import jwt
 import pytest
 
 from workflow_service.api.routes import runs as runs_module
 from workflow_service.domain.run import Progress
+from workflow_service.gateways.json_web_tokens import FixedKey, JsonWebTokens
+from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
+from workflow_service.gateways.postgres.single import single_connection
+from workflow_service.usecases import following as following_module
+from workflow_service.usecases import identification as identification_module
+from workflow_service.usecases.identification import Identification
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -97,6 +107,65 @@ def test_a_client_that_leaves_is_forgotten(client, server, run_id, wait_until):
         assert next(read_events(lines))["event"] == "queued"
         assert UUID(run_id) in server.services.feed._changes
     wait_until(lambda: not server.services.feed._changes)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """A follower is looked at often, and a key is believed for no time."""
+    monkeypatch.setattr(following_module, "LOOK_ANYWAY", 0.05)
+    monkeypatch.setattr(identification_module, "REMEMBERED", 0.0)
+
+
+@pytest.fixture
+def keys(database):
+    """The store of keys, beside the server."""
+    return PostgresApiKeyStore(single_connection(database))
+
+
+def test_a_stream_ends_when_its_key_is_revoked(at_once, keys, server):
+    """It ends without a final event, though the run goes on, and who connects again is told 401."""
+    key, kept = asyncio.run(keys.create("alice"))
+    with server.client(key) as client:
+        run_id = client.post(EXECUTE, json={"workflow_name": "idle", "input_data": {}}).json()["run_id"]
+        address = f"/api/v1/runs/{run_id}/events"
+        with client.stream("GET", address) as response:
+            events = read_events(response.iter_lines())
+            assert next(events)["event"] == "queued"
+            server.claim(run_id)
+            assert next(events)["event"] == "started", "as long as the key is good it goes on"
+            asyncio.run(keys.revoke(kept.prefix))
+            assert [event for event in events if "data" in event] == []
+        assert client.get(address).status_code == 401
+
+
+def test_a_stream_ends_when_its_token_expires(at_once, keys, serve):
+    """As with a key that is revoked."""
+    secret = "a secret of the tests' own, long enough"
+    tokens = JsonWebTokens("HS256", FixedKey(secret), "issuer", "audience", leeway=0)
+    server = serve(identification=Identification({}, keys, tokens))
+    claims = {"sub": "alice", "iss": "issuer", "aud": "audience", "exp": int(time.time()) + 3}
+    with server.client(jwt.encode(claims, secret, "HS256")) as client:
+        run_id = client.post(EXECUTE, json={"workflow_name": "idle", "input_data": {}}).json()["run_id"]
+        with client.stream("GET", f"/api/v1/runs/{run_id}/events") as response:
+            events = [event["event"] for event in read_events(response.iter_lines()) if "data" in event]
+        assert events == ["queued"]
+        assert time.time() >= claims["exp"]
+
+
+def test_who_waits_with_a_key_that_is_revoked_gets_401(at_once, keys, server):
+    """The answer is the run's only for who is still known when it comes."""
+    key, kept = asyncio.run(keys.create("alice"))
+    with server.client(key) as client, ThreadPoolExecutor(1) as elsewhere:
+        run_id = client.post(EXECUTE, json={"workflow_name": "idle", "input_data": {}}).json()["run_id"]
+        waiting = elsewhere.submit(client.get, f"/api/v1/runs/{run_id}/wait", params={"timeout": 20})
+        while UUID(run_id) not in server.services.feed._changes:
+            assert not waiting.done()
+        asyncio.run(keys.revoke(kept.prefix))
+        claim = server.claim(run_id)
+        server.call(lambda services: services.runs.succeed(claim, {}))
+        answer = waiting.result(30)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].endswith('error="invalid_token"')
 
 
 def test_many_followers_see_the_same_and_hold_no_connection(client, server, run_id):

@@ -161,7 +161,7 @@ def in_memory() -> Checkpointer:
     saver: BaseCheckpointSaver[Any] = InMemorySaver()
 
     @asynccontextmanager
-    async def lend(_run_id: UUID) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    async def lend(_run_id: UUID, _attempt: int | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
         yield saver
 
     return lend
@@ -176,7 +176,7 @@ def in_postgres(empty_database: str) -> Checkpointer:
             await saver.setup()
 
     @asynccontextmanager
-    async def lend(_run_id: UUID) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    async def lend(_run_id: UUID, _attempt: int | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
         async with AsyncPostgresSaver.from_conn_string(empty_database) as saver:
             yield saver
 

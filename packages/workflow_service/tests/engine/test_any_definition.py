@@ -119,7 +119,7 @@ def test_order_holds_and_a_second_life_changes_nothing(steps: list[Shape], data:
         saver: BaseCheckpointSaver[Any] = InMemorySaver()
 
         @asynccontextmanager
-        async def lend(_run_id: UUID) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+        async def lend(_run_id: UUID, _attempt: int | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
             yield saver
 
         services = Services(steps)

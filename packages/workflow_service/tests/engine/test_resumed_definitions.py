@@ -224,7 +224,7 @@ def test_what_is_kept_can_be_read_without_this_program(bench: Any, run: Run) -> 
     async def main() -> dict[str, Any]:
         run_id = UUID(int=7)
         await bench.workflow(CHAIN).run(RunContext(run_id, "alice", {}, bench.steps))
-        async with bench.checkpointer(run_id) as saver:
+        async with bench.checkpointer(run_id, None) as saver:
             found = await saver.aget_tuple({"configurable": {"thread_id": str(run_id)}})
         return {step: json.loads(text) for _, step, text in found.pending_writes}
 

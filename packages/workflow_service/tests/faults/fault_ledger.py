@@ -7,7 +7,6 @@ Apart, because tests import this module too, and are not to have the plug-in in 
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from homeloop import LoopLocal
 from workflow_service.gateways.postgres.connection import open_connection
 from workflow_service.gateways.postgres.pool import Pool, lend, open_pool
 from workflow_service.ports import RunContext
+from workflow_service.workflows.engine.kept import Checkpointer
 from workflow_service.workflows.plugins import WorkflowTools
 
 STEPS = 5
@@ -47,9 +47,7 @@ class Ledger:
     description = "Writes five lines."
     input_schema: Mapping[str, Any] = {"type": "object"}
 
-    def __init__(
-        self, pools: LoopLocal[Pool], checkpointer: Callable[[UUID], AbstractAsyncContextManager[Any]]
-    ) -> None:
+    def __init__(self, pools: LoopLocal[Pool], checkpointer: Checkpointer) -> None:
         self._pools = pools
         self._checkpointer = checkpointer
         graph = StateGraph(State)
@@ -66,7 +64,7 @@ class Ledger:
     async def run(self, context: RunContext) -> Mapping[str, Any]:
         """Do the steps that are not done."""
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), "context": context}}
-        async with self._checkpointer(context.run_id) as saver:
+        async with self._checkpointer(context.run_id, context.attempt) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             if kept.values.get("done") == STEPS:
@@ -76,7 +74,7 @@ class Ledger:
 
     async def forget(self, run_id: UUID) -> None:
         """Remove its checkpoints."""
-        async with self._checkpointer(run_id) as saver:
+        async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
     def _step(self, name: str, number: int) -> Callable[..., Any]:

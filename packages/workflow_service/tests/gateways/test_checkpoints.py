@@ -79,7 +79,7 @@ def test_connections_that_died_idle_are_replaced(database):
     async def main():
         async with open_checkpoint_pool(database, 2, LEASE) as pool:
             for _ in range(2):
-                async with saver_on(pool, UUID(RUN)) as saver:
+                async with saver_on(pool, UUID(RUN), None) as saver:
                     assert await invoke(saver, finish) == {"done": True}
                 await end_sessions(database)
 
@@ -104,7 +104,7 @@ def test_a_pool_without_a_free_connection_says_that_the_store_is_unavailable(dat
     async def main():
         async with open_checkpoint_pool(database, 1, LEASE) as pool, pool.connection():
             pool.timeout = 0.05
-            async with saver_on(pool, UUID(RUN)) as saver:
+            async with saver_on(pool, UUID(RUN), None) as saver:
                 await invoke(saver, finish)
 
     with pytest.raises(StoreUnavailableError, match="couldn't get a connection"):
@@ -144,7 +144,7 @@ def test_a_lock_that_a_frozen_worker_holds_ends_an_attempt(database):
             async with open_checkpoint_pool(database, 1, 0.05) as pool, holder.transaction():
                 await holder.execute("LOCK TABLE workflow.checkpoints")
                 with pytest.raises(StoreUnavailableError, match="lock timeout"):
-                    async with saver_on(pool, UUID(RUN)) as saver:
+                    async with saver_on(pool, UUID(RUN), None) as saver:
                         await invoke(saver, finish)
         finally:
             await holder.close()

@@ -458,7 +458,7 @@ def test_a_database_that_ends_the_connection_is_reported_as_unavailable(with_poo
         run, _ = await store.create(NEW)
 
         async def lose_the_connection():
-            async with open_session(pool.acquire, "alice") as connection, connection.transaction():
+            async with open_session(pool.acquire, "alice") as connection:
                 await pool.fetchval("SELECT pg_terminate_backend($1)", connection.get_server_pid())
                 await connection.fetchval("SELECT 1")
 

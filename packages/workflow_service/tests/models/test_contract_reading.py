@@ -68,7 +68,7 @@ class Analysis:
         saver = InMemorySaver()
 
         @asynccontextmanager
-        async def checkpointer(*_run: UUID) -> Any:
+        async def checkpointer(_run_id: UUID, _attempt: int | None) -> Any:
             yield saver
 
         self.workflow = ContractAnalysis(document, document, checkpointer, model, reading)

@@ -47,7 +47,7 @@ class State(TypedDict):
     secret: str
 
 
-async def checkpoint(url, run_id, secret):
+async def checkpoint(url, run_id, attempt, secret):
     async def node(_state):
         return {"secret": secret}
 
@@ -55,7 +55,7 @@ async def checkpoint(url, run_id, secret):
     graph.add_node("node", node)
     graph.add_edge(START, "node")
     graph.add_edge("node", END)
-    async with open_checkpoint_pool(url, 1, 30.0) as pool, saver_on(pool, run_id) as saver:
+    async with open_checkpoint_pool(url, 1, 30.0) as pool, saver_on(pool, run_id, attempt) as saver:
         config = {"configurable": {"thread_id": str(run_id)}}
         await graph.compile(checkpointer=saver).ainvoke({"secret": ""}, config, durability="sync")
 
@@ -76,7 +76,7 @@ async def fill(pool, url):
                 user_id,
                 b"x" * 32,
             )
-        await checkpoint(url, run.id, user_id)
+        await checkpoint(url, run.id, claim.run.attempt, user_id)
         made[user_id] = run.id
     return made
 
@@ -226,7 +226,7 @@ def test_a_saver_sees_the_checkpoints_of_its_run(deployment, on):
         made = await fill(pool, deployment)
         async with (
             open_checkpoint_pool(deployment, 1, 30.0) as checkpoints,
-            saver_on(checkpoints, made["alice"]) as saver,
+            saver_on(checkpoints, made["alice"], None) as saver,
         ):
             of = {user: {"configurable": {"thread_id": str(run_id)}} for user, run_id in made.items()}
             assert await saver.aget_tuple(of["alice"]) is not None

@@ -11,6 +11,7 @@ from workflow_service.ports import ClaimLostError, DrainedError, RunStateError, 
 from workflow_service.usecases.afterlife import delete_run, forget_ended, resume_run
 from workflow_service.usecases.execution import execute_run
 from workflow_service.usecases.following import follow_run
+from workflow_service.usecases.forgetting import forget_forever
 from workflow_service.usecases.performing import Performer
 
 pytestmark = pytest.mark.needs("postgres")
@@ -18,6 +19,10 @@ pytestmark = pytest.mark.needs("postgres")
 NEW = NewRun("alice", "scripted", {})
 MODES = list(CancelMode)
 IN_ONE_STEP = [CancelMode.INTERRUPT, CancelMode.ROLLBACK]
+
+
+async def always():
+    return True
 
 
 async def stand(store, run):
@@ -327,7 +332,9 @@ def test_a_resumed_run_goes_on_where_it_stands(execute, with_pool, scripted, que
         assert (resumed.status, resumed.error, resumed.finished_at) == (RunStatus.QUEUED, None, None)
         assert queue.sent == [run.id]
         await execute(store, run, workflows)
-        followed = [event async for event in follow_run("alice", run.id, runs=store, feed=quiet_feed())]
+        followed = [
+            event async for event in follow_run("alice", run.id, runs=store, feed=quiet_feed(), is_known=always)
+        ]
         assert [event.seq for event in followed] == list(range(1, len(followed) + 1))
         assert [event.kind.value for event in followed] == [
             *("queued", "started", "progress", "progress", "failed"),
@@ -357,6 +364,38 @@ def test_what_a_run_keeps_is_removed_when_nobody_may_resume_it(with_pool, script
         assert workflows["scripted"].forgotten == [run.id] * forgotten
         assert (await stand(store, run)).can_resume is not forgotten
         assert await pool.fetchval("SELECT forget_at IS NULL FROM workflow.runs") is forgotten
+
+    with_pool(scenario)
+
+
+def test_ended_runs_are_forgotten_until_cancelled_whatever_fails(with_pool, scripted, caplog):
+    """A database that is away, or a fault of ours, ends no loop; cancelled in the middle, the run is due again."""
+
+    async def scenario(pool):
+        store, workflows = PostgresRunStore(pool.acquire, keep_for=0), scripted(None)
+        faults = [StoreUnavailableError("away"), ZeroDivisionError()]
+        take, begun = store.take_forgettable, asyncio.Event()
+
+        async def take_forgettable(limit):
+            if faults:
+                raise faults.pop(0)
+            return await take(limit)
+
+        async def forget(_run_id):
+            begun.set()
+            await asyncio.Event().wait()
+
+        store.take_forgettable = take_forgettable
+        workflows["scripted"].forget = forget
+        run, _ = await store.create(NEW)
+        await store.request_cancel("alice", run.id, CancelMode.INTERRUPT)
+        forgetting = asyncio.create_task(forget_forever(runs=store, workflows=workflows, interval=0))
+        await begun.wait()
+        forgetting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await forgetting
+        assert await pool.fetchval("SELECT forget_at > clock_timestamp() AND NOT is_kept FROM workflow.runs")
+        assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
 
     with_pool(scenario)
 

@@ -23,8 +23,12 @@ async def work(store, run):
     await store.succeed(claim, {})
 
 
+async def always():
+    return True
+
+
 async def numbers(store, feed, run, after=0, user_id="alice"):
-    followed = follow_run(user_id, run.id, runs=store, feed=feed, after=after)
+    followed = follow_run(user_id, run.id, runs=store, feed=feed, is_known=always, after=after)
     return [event.seq async for event in followed]
 
 
@@ -72,7 +76,7 @@ def test_there_is_nothing_to_follow_for_a_stranger(with_pool, database):
         run, _ = await store.create(NEW)
         async with PostgresRunFeed(database) as feed:
             assert await numbers(store, feed, run, user_id="mallory") == []
-            followed = follow_run("alice", uuid4(), runs=store, feed=feed)
+            followed = follow_run("alice", uuid4(), runs=store, feed=feed, is_known=always)
             assert [event async for event in followed] == []
 
     with_pool(scenario)

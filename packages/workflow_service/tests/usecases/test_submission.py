@@ -146,7 +146,7 @@ def test_the_reaper_goes_on_after_any_failure(caplog):
     enough = asyncio.Event()
 
     async def scenario():
-        reaper = asyncio.create_task(reap_forever(runs=Store(), queue=None, workflows={}, interval=0))
+        reaper = asyncio.create_task(reap_forever(runs=Store(), queue=None, interval=0))
         await enough.wait()
         reaper.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
+from threading import get_ident
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,10 +18,12 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg import AsyncConnection
 from steps import Steps, WorkerDiedError
 
+from workflow_service.domain.contract import Clause
 from workflow_service.domain.document import MEDIA_TYPES, Document
 from workflow_service.gateways.document_parser import DocumentParser
 from workflow_service.ports import InvalidInputError, RunContext, UnreadableDocumentError, WorkflowError
 from workflow_service.workflows.contract_analysis import ContractAnalysis
+from workflow_service.workflows.engine.kept import Checkpointer
 
 pytestmark = pytest.mark.needs("postgres")
 
@@ -53,7 +56,7 @@ class KeptDocuments:
 
 
 @pytest.fixture
-def checkpointer(empty_database: str) -> Callable[[UUID], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]:
+def checkpointer(empty_database: str) -> Checkpointer:
     """Lends a new saver on a new connection each time, as a new process would."""
 
     async def set_up() -> None:  # once, as a deployment does: two at a time fail on the same tables
@@ -61,15 +64,12 @@ def checkpointer(empty_database: str) -> Callable[[UUID], AbstractAsyncContextMa
             await saver.setup()
 
     @asynccontextmanager
-    async def lend(_run_id: UUID) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    async def lend(_run_id: UUID, _attempt: int | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
         async with AsyncPostgresSaver.from_conn_string(empty_database) as saver:
             yield saver
 
     asyncio.run(set_up())
     return lend
-
-
-Checkpointer = Callable[[UUID], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]
 
 
 @pytest.fixture
@@ -135,6 +135,33 @@ def test_a_contract_is_analysed_in_five_steps(
         read = f"{pages} page{'s' * (pages > 1)}, {len(result['text']):,} characters"
         assert steps.told[0][2] == f"read {read}"
         assert steps.told[1][2] == f"found {len(result['clauses'])} clauses"
+
+    run(main)
+
+
+def test_a_text_of_headings_is_worked_on_beside_the_loop(
+    documents: KeptDocuments, workflow: Callable[[], ContractAnalysis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clauses become JSON, and come from it, on threads: the loop renews the leases of other runs meanwhile."""
+    on: list[int] = []
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            on.append(get_ident())
+            return method(*args)
+
+        return noted
+
+    monkeypatch.setattr(Clause, "to_json", noting(Clause.to_json))
+    monkeypatch.setattr(Clause, "from_json", staticmethod(noting(Clause.from_json)))
+
+    async def main() -> None:
+        text = "# a\n" * 500
+        document = await documents.save(USER, "headings.md", "text/markdown", text.encode())
+        result = await workflow().run(RunContext(uuid4(), USER, {"document_id": str(document.id)}, Steps()))
+        assert len(result["clauses"]) == 500
+        assert len(on) == 500 * 5  # made by one step and by the report, read by three
+        assert get_ident() not in on
 
     run(main)
 
@@ -218,7 +245,7 @@ def test_a_forgotten_run_leaves_no_row(
     """Nothing is kept of it, all is kept of another; to forget what is unknown is fine."""
 
     async def kept(run_id: UUID) -> int:
-        async with checkpointer(run_id) as saver:
+        async with checkpointer(run_id, None) as saver:
             return len([item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})])
 
     async def main() -> None:
@@ -267,7 +294,7 @@ def test_checkpoints_hold_json_only(
     async def main() -> None:
         run_id = uuid4()
         await workflow().run(RunContext(run_id, USER, await upload(documents, "mutual-nda.pdf"), Steps()))
-        async with checkpointer(run_id) as saver:
+        async with checkpointer(run_id, None) as saver:
             kept = [item async for item in saver.alist({"configurable": {"thread_id": str(run_id)}})]
         assert len(kept) >= len(STEPS)
         for item in kept:

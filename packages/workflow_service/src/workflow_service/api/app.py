@@ -20,7 +20,7 @@ from workflow_service.api.routes import PREFIX, documents, health, runs, service
 from workflow_service.api.security_headers import SecurityHeaders
 from workflow_service.bootstrap import open_api, set_up_logs
 from workflow_service.settings import Settings
-from workflow_service.usecases.forgetting import prune_forever
+from workflow_service.usecases.forgetting import forget_forever, prune_forever
 from workflow_service.usecases.reaping import reap_forever
 from workflow_service.usecases.services import ApiServices
 from workflow_service.usecases.webhooks import deliver_forever
@@ -98,12 +98,16 @@ def server_app() -> FastAPI:
 
 @asynccontextmanager
 async def _in_background(services: ApiServices) -> AsyncIterator[None]:
-    """Do for the body what belongs to no request: send lost runs again, deliver webhooks, forget old answers."""
+    """Do for the body what belongs to no request: send lost runs again, deliver webhooks, forget what is over."""
     settings = services.settings
     work = {
         "reaper": reap_forever(
             runs=services.runs,
             queue=services.queue,
+            interval=settings.reap_interval,
+        ),
+        "ended runs": forget_forever(
+            runs=services.runs,
             workflows=services.workflows,
             interval=settings.reap_interval,
         ),

@@ -1,5 +1,7 @@
 """Who asks: the user whose key or token the request carries."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +14,10 @@ from workflow_service.api.problems import ProblemResponse, unavailable
 from workflow_service.logs import bound
 from workflow_service.ports import StoreUnavailableError
 from workflow_service.usecases.services import ApiServices
+
+_CHALLENGE = 'Bearer realm="workflow_service"'
+INVALID = f'{_CHALLENGE}, error="invalid_token"'
+"""What ``WWW-Authenticate`` says of a key or token that opens nothing, or does no longer."""
 
 _PROTECTED = ("/api/", "/health/loops", "/metrics")
 
@@ -42,6 +48,7 @@ class Authentication:
             await _refusal(authorization)(scope, receive, send)
             return
         scope["state"]["user_id"] = user_id
+        scope["state"]["is_known"] = partial(_is_still, user_id, authorization, scope["state"]["services"])
         with bound(user_id=user_id):
             await self._app(scope, receive, send)
 
@@ -54,13 +61,15 @@ async def _user_of(authorization: str, services: ApiServices) -> str | None:
     return await services.identification.user_of(credentials.encode("latin-1"))  # back to the bytes that were sent
 
 
+async def _is_still(user_id: str, authorization: str, services: ApiServices) -> bool:
+    return await _user_of(authorization, services) == user_id
+
+
 _TWO_HEADERS = ProblemResponse(400, "Bad Request", "Send one Authorization header, these are several.")
 
 
 def _refusal(authorization: str) -> ProblemResponse:
-    challenge = 'Bearer realm="workflow_service"'
-    if authorization:
-        challenge += ', error="invalid_token"'
+    challenge = INVALID if authorization else _CHALLENGE
     return ProblemResponse(
         401,
         "Unauthorized",
@@ -81,5 +90,15 @@ async def _current_user(
     return user_id
 
 
+async def _is_known(request: Request) -> Callable[[], Awaitable[bool]]:
+    is_known: Callable[[], Awaitable[bool]] = request.state.is_known
+    return is_known
+
+
 User = Annotated[str, Depends(_current_user)]
 """The name of the user who asks."""
+
+IsKnown = Annotated[Callable[[], Awaitable[bool]], Depends(_is_known)]
+"""Asks whether what the request carried still opens the interface, for answers that take long.
+
+Raises StoreUnavailableError: nobody knows."""

@@ -191,4 +191,5 @@ _TITLES: Mapping[int, str] = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-_KINDS: Mapping[int, str] = {408: "too-slow", 413: "too-large"}  # 413, the body as a whole: as of a file
+_KINDS: Mapping[int, str] = {401: "unauthorized", 408: "too-slow", 413: "too-large"}
+"""413, the body as a whole: as of a file."""

@@ -127,13 +127,18 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a workflow is told of the run it works for."""
+    """What a workflow is told of the run it works for.
+
+    ``attempt`` is the number of the claim that it works under: what it keeps is kept as long as that claim holds.
+    None for a workflow that is run without the service's queue.
+    """
 
     run_id: UUID
     user_id: str
     input_data: JsonObject
     report: Report
     drain: Drain = field(default_factory=Drain)
+    attempt: int | None = None
 
 
 class RunStore(Protocol):
@@ -393,6 +398,7 @@ class Workflow(Protocol):
         Raises:
             WorkflowError: The input cannot be worked on; trying again would not help.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer: what it was about to keep was not kept.
             DrainedError: It was asked to end at a step boundary, and can go on from there.
 
         Cancellation: the run was interrupted, or its worker stops; it can go on after the last whole step.

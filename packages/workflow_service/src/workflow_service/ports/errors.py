@@ -84,7 +84,7 @@ class DrainedError(ServiceError):
 
 
 class ClaimLostError(ServiceError):
-    """Another worker has claimed the run; what this one does no longer counts."""
+    """The run is no longer this attempt's: another has it, or it ended or was deleted. It writes no more."""
 
 
 class QueueUnavailableError(ServiceError):

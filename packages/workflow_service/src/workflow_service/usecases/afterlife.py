@@ -9,7 +9,7 @@ from workflow_service.domain.run import Run
 from workflow_service.ports import JobQueue, RunStore, StoreUnavailableError, Workflow
 from workflow_service.usecases.submission import enqueue
 
-_FORGET_BOUND = 10.0  # seconds for one run; who waits is the reaper, or a person who deletes a run
+_FORGET_BOUND = 10.0  # seconds for one run; who waits are the next ones, or a person who deletes a run
 
 _logger = logging.getLogger(__name__)
 

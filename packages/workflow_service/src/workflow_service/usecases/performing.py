@@ -9,7 +9,17 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from workflow_service.domain.run import CancelMode, Isolation, JsonObject, Run, RunOptions
-from workflow_service.ports import Drain, Performance, Report, RunContext, RunStore, Workflow, WorkflowError
+from workflow_service.ports import (
+    ClaimLostError,
+    Drain,
+    Performance,
+    ProcessLostError,
+    Report,
+    RunContext,
+    RunStore,
+    Workflow,
+    WorkflowError,
+)
 
 T = TypeVar("T")
 
@@ -62,20 +72,25 @@ class _Attempt:
         self._report = report
         self._drain = Drain()
         self._process: int | None = None
+        self._lost: ClaimLostError | None = None
 
     async def run(self) -> JsonObject:
         run, options = self._run, RunOptions.of(self._run.options)
         try:
             return await self._work(run, options)
+        except ProcessLostError:
+            if self._lost is not None:  # the process was killed for that
+                raise self._lost from None
+            raise
         finally:
             self._process = None
 
     async def _work(self, run: Run, options: RunOptions) -> JsonObject:
         run_apart, name = self._performer.run_apart, f"run {run.id}"
+        hear = self._performer.report_through(self._hear)
         if options.isolation is Isolation.PROCESS:
             elsewhere = self._performer.elsewhere
-            asked = (run.id, run.user_id, run.workflow_name, dict(run.input_data))
-            hear = self._performer.report_through(self._hear)
+            asked = (run.id, run.attempt, run.user_id, run.workflow_name, dict(run.input_data))
             return await run_apart(
                 elsewhere,
                 *asked,
@@ -85,11 +100,19 @@ class _Attempt:
                 on_progress=hear,
             )
         workflow = find_workflow(run.workflow_name, self._performer.workflows)
-        report = self._performer.report_through(self._report)
-        context = RunContext(run.id, run.user_id, run.input_data, report, self._drain)
-        return await run_apart(
-            workflow.run, context, isolation=options.isolation, timeout=options.timeout, name=name
+
+        async def report(step: str, percent: int, description: str) -> None:
+            await hear(step, percent, description)
+            if self._lost is not None:
+                raise self._lost
+
+        context = RunContext(run.id, run.user_id, run.input_data, report, self._drain, run.attempt)
+        result = await run_apart(
+            _run_until_lost, workflow, context, isolation=options.isolation, timeout=options.timeout, name=name
         )
+        if isinstance(result, ClaimLostError):
+            raise result
+        return result
 
     def drain(self) -> None:
         self._drain.request()
@@ -100,15 +123,36 @@ class _Attempt:
                 os.kill(self._process, signal.SIGKILL)
 
     async def _hear(self, step: str, percent: int, description: str) -> None:
-        """Record a step of another process; the first report says which process it is."""
+        """Record a step; the first report of another process says which one it is.
+
+        The loss of the claim is kept for who reported, or ends the process of its own. Raised from here it would
+        be told as the failure of a callback, and it is none: it is how an attempt ends that came too late.
+        """
         if step == _PROCESS:
             self._process = percent
-        else:
+            return
+        try:
             await self._report(step, percent, description)
+        except ClaimLostError as lost:
+            self._lost = lost
+            self.kill()
+
+
+async def _run_until_lost(workflow: Workflow, context: RunContext) -> JsonObject | ClaimLostError:
+    """Return a lost claim instead of raising it.
+
+    A run that is cancelled because its claim is lost often finds that out by itself while it cleans up. Raised,
+    that would be told as the failure of a clean-up.
+    """
+    try:
+        return await workflow.run(context)
+    except ClaimLostError as lost:
+        return lost
 
 
 async def perform_elsewhere(
     run_id: UUID,
+    attempt: int,
     user_id: str,
     workflow_name: str,
     input_data: JsonObject,
@@ -135,7 +179,7 @@ async def perform_elsewhere(
 
     await report(_PROCESS, os.getpid(), "")
     workflow = find_workflow(workflow_name, workflows)
-    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain))
+    return await workflow.run(RunContext(run_id, user_id, input_data, tell, drain, attempt))
 
 
 def find_workflow(name: str, workflows: Mapping[str, Workflow]) -> Workflow:

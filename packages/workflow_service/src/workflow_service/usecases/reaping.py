@@ -1,11 +1,9 @@
-"""Send runs again that the broker or a worker has lost, and remove what ended ones keep."""
+"""Send runs again that the broker or a worker has lost."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
 
-from workflow_service.ports import JobQueue, QueueUnavailableError, RunStore, StoreUnavailableError, Workflow
-from workflow_service.usecases.afterlife import forget_ended
+from workflow_service.ports import JobQueue, QueueUnavailableError, RunStore, StoreUnavailableError
 
 _BATCH = 100  # runs per pass: bounds how fast a long queue is told again
 
@@ -29,15 +27,11 @@ async def reap(*, runs: RunStore, queue: JobQueue) -> int:
     return len(run_ids)
 
 
-async def reap_forever(
-    *, runs: RunStore, queue: JobQueue, workflows: Mapping[str, Workflow], interval: float
-) -> None:
-    """Reap and forget every ``interval`` seconds until cancelled; a database that is away is tried again."""
+async def reap_forever(*, runs: RunStore, queue: JobQueue, interval: float) -> None:
+    """Reap every ``interval`` seconds until cancelled; a database that is away is tried again."""
     while True:
         try:
             await reap(runs=runs, queue=queue)
-            while await forget_ended(_BATCH, runs=runs, workflows=workflows) == _BATCH:
-                await reap(runs=runs, queue=queue)  # others do not wait until all is forgotten
         except StoreUnavailableError as error:
             _logger.warning("reaper: %s", error)
         except Exception:

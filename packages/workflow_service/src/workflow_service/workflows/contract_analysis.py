@@ -1,13 +1,11 @@
 """The contract analysis: from an uploaded document to what its contract says and what is risky in it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
@@ -33,13 +31,10 @@ from workflow_service.workflows.contract_reading import (
     read_windows,
     reading_report,
 )
-
-# BaseCheckpointSaver is generic in its version type, which is the saver's own affair.
-Saver = BaseCheckpointSaver[Any]
+from workflow_service.workflows.engine.kept import Checkpointer
 
 _REPORT = "report"  # the key, in a run's configuration, of what tells the steps; it never enters the state
 _RESULT = "result"  # the key, in the state, of what a run returns; its last step sets it
-
 
 _DOCUMENT: JsonObject = {
     "type": "string",
@@ -81,7 +76,7 @@ class ContractAnalysis:
     Args:
         documents: Where uploaded files are.
         parser: Turns a file into text.
-        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        checkpointer: Lends the savers of runs.
         model: Reads beside the rules in runs that ask for it; None: there is none to ask.
         reading: Whether it reads where a run does not say, and how much.
     """
@@ -96,7 +91,7 @@ class ContractAnalysis:
         self,
         documents: DocumentStore,
         parser: DocumentParser,
-        checkpointer: Callable[[UUID], AbstractAsyncContextManager[Saver]],
+        checkpointer: Checkpointer,
         model: LanguageModel | None = None,
         reading: ModelReading | None = None,
     ) -> None:
@@ -140,11 +135,12 @@ class ContractAnalysis:
             WorkflowError: The document does not exist, or cannot be read; the model refused.
             ModelUnavailableError: The model did not answer; another attempt goes on behind the last window read.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer.
             DrainedError: It was asked to end between two steps, and has.
         """
         document_id = _document_id(context.input_data)
         config: RunnableConfig = {"configurable": {"thread_id": str(context.run_id), _REPORT: context.report}}
-        async with self._checkpointer(context.run_id) as saver:
+        async with self._checkpointer(context.run_id, context.attempt) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             # Not «kept.next is empty»: that is so, too, when the worker died between the writes of a step and
@@ -167,7 +163,7 @@ class ContractAnalysis:
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer(run_id) as saver:
+        async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
     def _build(self) -> Graph:
@@ -225,12 +221,13 @@ class ContractAnalysis:
 
     async def _consult(self, state: AnalysisState, config: RunnableConfig) -> Update:
         """Let the model read the next windows; what it read before a worker died is not read again."""
-        all_windows, read = self._windows(state), state.get("read", [])
+        all_windows, read = await asyncio.to_thread(self._windows, state), state.get("read", [])
         model = self._model
         assert model is not None  # else there were no windows, or an error
-        parties = [finding for finding in _findings(state) if finding.kind is FindingKind.PARTY]
+        clauses, findings = await asyncio.to_thread(lambda: (_clauses(state), _findings(state)))
+        parties = [finding for finding in findings if finding.kind is FindingKind.PARTY]
         run_id = UUID(config.get("configurable", {})["thread_id"])
-        contract = Contract(state["user_id"], run_id, _document(state), _clauses(state), parties)
+        contract = Contract(state["user_id"], run_id, _document(state), clauses, parties)
         now = [*read, *await read_windows(model, contract, all_windows[len(read) :])]
         done, total = len(now), len(all_windows)
         believed = sum(len(window["findings"]) for window in now)
@@ -239,9 +236,15 @@ class ContractAnalysis:
         return {"read": now, "windows": [[window.start, window.end] for window in all_windows]}
 
     async def _report(self, state: AnalysisState, config: RunnableConfig) -> Update:
+        contract, result = await asyncio.to_thread(self._reported, state)
+        figures = f"{_counted(len(contract.findings), 'finding')} in {_counted(len(contract.clauses), 'clause')}"
+        await _tell(config, "report", 100, f"reported {figures}")
+        return {"result": result}
+
+    def _reported(self, state: AnalysisState) -> tuple[ContractReport, JsonObject]:
         by_rules, read = _findings(state), state.get("read", [])
         by_rules.sort(key=lambda finding: finding.span.start)
-        findings = await asyncio.to_thread(merge, by_rules, model_findings(read)) if read else tuple(by_rules)
+        findings = merge(by_rules, model_findings(read)) if read else tuple(by_rules)
         contract = ContractReport(tuple(_clauses(state)), findings)
         result: dict[str, Any] = {
             "document": {"id": state["document_id"], "filename": state["filename"], "pages": state["pages"]},
@@ -250,38 +253,46 @@ class ContractAnalysis:
         }
         if read:
             result["model"] = reading_report(read, self._windows(state), findings, state["text"])
-        figures = f"{_counted(len(findings), 'finding')} in {_counted(len(contract.clauses), 'clause')}"
-        await _tell(config, "report", 100, f"reported {figures}")
-        return {"result": result}
+        return contract, result
 
 
 # The steps from here on are pure functions of the state. They take milliseconds on a contract and seconds on the
-# largest text that is accepted, so they run on a thread and not on the loop that other runs share.
+# largest text that is accepted, as does making objects of what is kept, and what is kept of objects: so all of it
+# runs on a thread, and not on the loop that other runs, and the renewals of leases, share.
 
 
 async def _segment(state: AnalysisState, config: RunnableConfig) -> Update:
-    document = _document(state)
-    clauses = await asyncio.to_thread(segment, document.text, document.pages)
+    clauses = await asyncio.to_thread(_segmented, state)
     await _tell(config, "segment", 40, f"found {_counted(len(clauses), 'clause')}")
-    return {"clauses": [clause.to_json() for clause in clauses]}
+    return {"clauses": clauses}
 
 
 async def _extract(state: AnalysisState, config: RunnableConfig) -> Update:
-    document = _document(state)
-    findings = await asyncio.to_thread(extract, document.text, document.pages, _clauses(state))
-    obligations = sum(finding.kind is FindingKind.OBLIGATION for finding in findings)
+    findings = await asyncio.to_thread(_found_by, extract, state)
+    obligations = sum(finding["kind"] == FindingKind.OBLIGATION for finding in findings)
     facts = len(findings) - obligations
     figures = f"{_counted(facts, 'fact')} and {_counted(obligations, 'obligation')}"
     await _tell(config, "extract", 60, f"found {figures}")
-    return {"findings": [finding.to_json() for finding in findings]}
+    return {"findings": findings}
 
 
 async def _assess(state: AnalysisState, config: RunnableConfig) -> Update:
-    document = _document(state)
-    risks = await asyncio.to_thread(assess, document.text, document.pages, _clauses(state))
-    grave = sum(risk.severity is Severity.HIGH for risk in risks)
+    risks = await asyncio.to_thread(_found_by, assess, state)
+    grave = sum(risk["severity"] == Severity.HIGH for risk in risks)
     await _tell(config, "assess", 80, f"found {_counted(len(risks), 'risk')}, {grave} of high severity")
-    return {"risks": [risk.to_json() for risk in risks]}
+    return {"risks": risks}
+
+
+def _segmented(state: AnalysisState) -> list[JsonObject]:
+    document = _document(state)
+    return [clause.to_json() for clause in segment(document.text, document.pages)]
+
+
+def _found_by(
+    reader: Callable[[str, Sequence[Page], Sequence[Clause]], Sequence[Finding]], state: AnalysisState
+) -> list[JsonObject]:
+    document = _document(state)
+    return [finding.to_json() for finding in reader(document.text, document.pages, _clauses(state))]
 
 
 async def _tell(config: RunnableConfig, step: str, percent: int, description: str) -> None:

@@ -32,7 +32,7 @@ class GraphWorkflow:
         description: One sentence for the list of workflows.
         input_schema: JSON Schema of the input, an object.
         graph: The graph, not compiled.
-        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        checkpointer: Lends the savers of runs.
 
     Raises:
         ValueError: ``input_schema`` is no JSON Schema of an object.
@@ -67,6 +67,7 @@ class GraphWorkflow:
             InvalidInputError: The input does not fit the schema.
             WorkflowError: The graph waits for an answer of a person, which runs cannot give.
             StoreUnavailableError: The database did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer.
             DrainedError: It was asked to end between two steps, and has.
             Exception: Whatever a node raises.
         """
@@ -78,7 +79,7 @@ class GraphWorkflow:
                 _USER: context.user_id,
             }
         }
-        async with self._checkpointer(context.run_id) as saver:
+        async with self._checkpointer(context.run_id, context.attempt) as saver:
             graph = self._graph.compile(checkpointer=saver)
             kept = await graph.aget_state(config)
             start: Any = None  # go on where the checkpoint is; any input would begin anew
@@ -96,7 +97,7 @@ class GraphWorkflow:
 
     async def forget(self, run_id: UUID) -> None:
         """Remove the run's checkpoints; a run that has none is fine. Raises StoreUnavailableError."""
-        async with self._checkpointer(run_id) as saver:
+        async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
 

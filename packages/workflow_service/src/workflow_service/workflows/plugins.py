@@ -27,7 +27,7 @@ class WorkflowTools:
         parser: Turns a file into text.
         services: The external services.
         model: The language model; None where none is configured.
-        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        checkpointer: Lends the savers of runs, on the loop that the run is on.
     """
 
     documents: DocumentStore

@@ -44,7 +44,7 @@ class Services:
 
 async def main(url: str, run_id: str, path: str) -> None:
     @asynccontextmanager
-    async def lend(_run_id: UUID) -> AsyncIterator[AsyncPostgresSaver]:
+    async def lend(_run_id: UUID, _attempt: int | None) -> AsyncIterator[AsyncPostgresSaver]:
         async with AsyncPostgresSaver.from_conn_string(url) as saver:
             yield saver
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from workflow_service.api.authentication import User
+from workflow_service.api.authentication import INVALID, IsKnown, User
 from workflow_service.api.dependencies import Services
 from workflow_service.api.problems import ProblemResponse, problems
 from workflow_service.api.views import CancelRequest, EventView, RunDetail, RunPage
@@ -63,11 +63,15 @@ async def get_run(run_id: UUID, user_id: User, services: Services) -> RunDetail:
 async def wait(
     run_id: UUID,
     user_id: User,
+    is_known: IsKnown,
     services: Services,
     timeout: Annotated[float, Query(ge=0, le=_LONGEST_WAIT, allow_inf_nan=False, description="Seconds.")] = 30.0,
 ) -> RunDetail:
     """Return a run when it has ended, or as it stands when the time is over."""
     run = await wait_for_end(user_id, run_id, timeout, runs=services.runs, feed=services.feed)
+    if not await is_known():
+        detail = "The key was revoked, or the token has expired, while you waited."
+        raise HTTPException(401, detail, headers={"WWW-Authenticate": INVALID})
     return RunDetail.model_validate(_found(run, run_id))
 
 
@@ -100,23 +104,31 @@ async def delete(run_id: UUID, user_id: User, services: Services) -> None:
     response_class=EventSourceResponse,
     responses={204: {"description": "The run has ended and nothing follows."}, **problems(404)},
 )
-async def events(run_id: UUID, user_id: User, services: Services, last_event_id: LastEventId = None) -> Response:
-    """Stream what happens to a run, from its first event or after ``Last-Event-ID``, to its final one."""
+async def events(
+    run_id: UUID, user_id: User, is_known: IsKnown, services: Services, last_event_id: LastEventId = None
+) -> Response:
+    """Stream what happens to a run, from its first event or after ``Last-Event-ID``, to its final one.
+
+    Ends before when the key is revoked or the token expires; who connects again gets 401.
+    """
     run = await _find(run_id, user_id, services)
     after = last_event_id or 0
     if run.status.is_final and after and not await services.runs.events(user_id, run_id, after):
         return Response(status_code=204)  # tells an EventSource not to connect again
     return _EventStream(
-        _stream(run_id, user_id, services, after), ping=HEARTBEAT, send_timeout=SEND_TIMEOUT, sep="\n"
+        _stream(run_id, user_id, is_known, services, after), ping=HEARTBEAT, send_timeout=SEND_TIMEOUT, sep="\n"
     )
 
 
 @router.get("/{run_id}/result", response_class=JSONResponse, responses=problems(404, 409))
 async def result(run_id: UUID, user_id: User, services: Services) -> Response:
     """Return what the workflow returned; for a failed run, the problem."""
+    text = await services.runs.result(user_id, run_id)
+    if text is not None:
+        return Response(text, media_type="application/json")
     run = await _find(run_id, user_id, services)
-    if run.status is RunStatus.SUCCEEDED:
-        text = _found(await services.runs.result(user_id, run_id), run_id)  # it may have been deleted since
+    if run.status is RunStatus.SUCCEEDED:  # between the two looks; it may have been deleted since
+        text = _found(await services.runs.result(user_id, run_id), run_id)
         return Response(text, media_type="application/json")
     if run.status.is_final:
         error = run.error or {}
@@ -152,8 +164,10 @@ def _found(what: T | None, run_id: UUID) -> T:
     return what
 
 
-async def _stream(run_id: UUID, user_id: str, services: Services, after: int) -> AsyncIterator[ServerSentEvent]:
-    followed = follow_run(user_id, run_id, runs=services.runs, feed=services.feed, after=after)
+async def _stream(
+    run_id: UUID, user_id: str, is_known: IsKnown, services: Services, after: int
+) -> AsyncIterator[ServerSentEvent]:
+    followed = follow_run(user_id, run_id, runs=services.runs, feed=services.feed, is_known=is_known, after=after)
     async with aclosing(followed) as run_events:
         try:
             async for event in run_events:

@@ -1,18 +1,20 @@
 """Where LangGraph keeps its checkpoints: the same database, through psycopg, in the schema ``workflow``."""
 
 import asyncio
+import select
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 from uuid import UUID
 from weakref import WeakSet
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection, AsyncCursor, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, DatabaseError, OperationalError
 from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Literal
 from psycopg_pool import AsyncConnectionPool
 
-from workflow_service.ports import StoreUnavailableError
+from workflow_service.ports import ClaimLostError, StoreUnavailableError
 
 _Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
@@ -20,7 +22,13 @@ _LOCK = 7_094_823_517_160_043  # beside the migrator's
 _SET_UP_POLL = 0.05  # seconds
 _OPEN_TIMEOUT = 30.0  # seconds for the first connection
 _SEARCH_PATH = "SET search_path TO workflow"
-_ENTER_RUN = "SELECT workflow.enter_scope('run', %s), set_config('search_path', 'workflow', true)"
+_BEGIN = SQL("""
+BEGIN;
+SELECT workflow.enter_scope('run', {run_id}), set_config('workflow.attempt', {attempt}, true),
+       set_config('search_path', 'workflow', true)
+""")
+_NO_ATTEMPT = "none"
+_OUTDATED = "WS001"  # what the fence raises (migration 0007)
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 """What LangGraph asks of a connection. Any: psycopg types each option by itself."""
 
@@ -41,7 +49,7 @@ WHERE name IN ('idle_in_transaction_session_timeout', 'lock_timeout', 'transacti
 
 
 class CheckpointPool(_Pool):
-    """A pool whose connections report the loss of the database as the rest of the service does."""
+    """A pool whose connections tell of the loss of the database, or of a claim, as all of the service does."""
 
     def __init__(self, dsn: str, max_size: int, lease: float) -> None:
         self._waits = f"{max(1, round(lease * 1000))}ms"
@@ -52,7 +60,7 @@ class CheckpointPool(_Pool):
             min_size=1,
             max_size=max_size,
             configure=self._prepare,
-            check=_Pool.check_connection,  # the server may have closed it since
+            check=_ask_if_it_spoke,
             open=False,
             name="checkpoints",
         )
@@ -82,6 +90,7 @@ class CheckpointPool(_Pool):
 
         Raises:
             StoreUnavailableError: The database could not be reached, or the connection broke in the body.
+            ClaimLostError: The body wrote what the attempt that its scope names may not.
         """
         with _translated():
             async with super().connection(timeout) as connection:
@@ -109,12 +118,23 @@ async def open_checkpoint_pool(dsn: str, max_size: int, lease: float) -> AsyncGe
 
 
 @asynccontextmanager
-async def saver_on(pool: CheckpointPool, run_id: UUID) -> AsyncIterator[AsyncPostgresSaver]:
-    """Give a run a saver of its own, which sees the checkpoints of that run and no others.
+async def saver_on(pool: CheckpointPool, run_id: UUID, attempt: int | None) -> AsyncIterator[AsyncPostgresSaver]:
+    """Give an attempt at a run a saver of its own, which sees the checkpoints of that run and no others.
 
-    Its own also because a saver holds one lock: runs that share one would wait for each other.
+    Its own also because a saver holds one lock: runs that share one would wait for each other. What it writes is
+    there when the attempt held the run at the moment of the commit; the database sees to that.
+
+    Args:
+        pool: Where its connections come from.
+        run_id: The run.
+        attempt: The number of the claim. With None it writes under an id that is no run's, and deletes there and
+            where nothing is kept of a run any more.
+
+    Raises:
+        ClaimLostError: Out of the saver's methods: the run is not the attempt's. Nothing of that call was written.
+        StoreUnavailableError: Likewise: the database did not answer.
     """
-    yield _RunSaver(pool, run_id)
+    yield _RunSaver(pool, run_id, attempt)
 
 
 class _RunSaver(AsyncPostgresSaver):
@@ -122,21 +142,33 @@ class _RunSaver(AsyncPostgresSaver):
 
     conn: CheckpointPool
 
-    def __init__(self, pool: CheckpointPool, run_id: UUID) -> None:
+    def __init__(self, pool: CheckpointPool, run_id: UUID, attempt: int | None) -> None:
         super().__init__(pool)
-        self._run_id = str(run_id)
+        claim = _NO_ATTEMPT if attempt is None else str(attempt)
+        self._begin = _BEGIN.format(run_id=Literal(str(run_id)), attempt=Literal(claim))
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        # The one place where the saver takes a connection (a test asks the saver's source for that). What enters
-        # the scope travels with the first statement: a pipeline waits for answers only where one is asked for.
-        async with self.lock, self.conn.connection() as connection, AsyncExitStack() as stack:
-            if self.supports_pipeline:
-                await stack.enter_async_context(connection.pipeline())
-            await stack.enter_async_context(connection.transaction())
-            cursor = await stack.enter_async_context(connection.cursor(binary=True, row_factory=dict_row))
-            await cursor.execute(_ENTER_RUN, (self._run_id,))
-            yield cursor
+        # The one place where the saver takes a connection (a test asks the saver's source for that). What it
+        # writes takes two round trips: one enters the scope, and COMMIT travels behind the statements, for a
+        # pipeline waits for answers only where one is asked for. What raises is rolled back when it is left.
+        async with self.lock, self.conn.connection() as connection:
+            await connection.execute(self._begin, prepare=False)  # two statements in one message: not prepared
+            piped = connection.pipeline() if self.supports_pipeline else nullcontext()
+            async with piped, connection.cursor(binary=True, row_factory=dict_row) as cursor:
+                yield cursor
+                await connection.execute("COMMIT", prepare=False)
+
+
+async def _ask_if_it_spoke(connection: AsyncConnection[DictRow]) -> None:
+    """Ask the server whether an idle connection is good, if it has said something since: most likely its farewell.
+
+    To ask it each time would be two round trips for whatever a saver does.
+    """
+    farewell = select.poll()
+    farewell.register(connection, select.POLLIN)
+    if farewell.poll(0):
+        await _Pool.check_connection(connection)
 
 
 @contextmanager
@@ -148,6 +180,10 @@ def _translated() -> Iterator[None]:
         reason = str(error) or type(error).__name__
         message = f"the database did not answer ({reason}); check DATABASE_URL and its server"
         raise StoreUnavailableError(message) from error
+    except DatabaseError as error:
+        if error.sqlstate != _OUTDATED:
+            raise
+        raise ClaimLostError(error.diag.message_primary) from error
 
 
 async def _is_ours(connection: AsyncConnection[DictRow]) -> bool:

@@ -76,8 +76,8 @@ async def open_session(connect: Connect, user_id: str) -> AsyncIterator[Connecti
     """Lend a connection for one transaction that sees the rows of ``user_id`` and nobody else's.
 
     The database sees to that (row level security), whatever the statements say: another user's row is not there,
-    and writing one raises ``asyncpg.InsufficientPrivilegeError``. The body is the transaction: it commits at the
-    end and rolls back when the body raises.
+    and writing one raises ``asyncpg.InsufficientPrivilegeError``. The body is the transaction, and begins none of
+    its own: it commits at the end and rolls back when the body raises.
 
     Raises:
         StoreUnavailableError: As `open_connection`.
@@ -115,12 +115,29 @@ async def open_operator_session(connect: Connect) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def _open_scope(connect: Connect, scope: str, subject: str) -> AsyncIterator[Connection]:
-    async with open_connection(connect) as connection, connection.transaction():
+    async with open_connection(connect) as connection:
         try:
-            await connection.execute("SELECT workflow.enter_scope($1, $2)", scope, subject)
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise DatabaseRightsError(" ".join(str(error).split())) from error  # with its hint
-        yield connection
+            await _begin(connection, scope, subject)
+            yield connection
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+
+
+async def _begin(connection: Connection, scope: str, subject: str) -> None:
+    # In one round trip, which asyncpg's own transactions take for BEGIN alone. Parameters cannot travel so, and
+    # what stands for them holds hexadecimal digits only, whatever the subject is.
+    begin = f"BEGIN; SELECT workflow.enter_scope({_as_literal(scope)}, {_as_literal(subject)})"
+    try:
+        await connection.execute(begin)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseRightsError(" ".join(str(error).split())) from error  # with its hint
+
+
+def _as_literal(text: str) -> str:
+    return f"convert_from('\\x{text.encode().hex()}', 'UTF8')"
 
 
 @asynccontextmanager

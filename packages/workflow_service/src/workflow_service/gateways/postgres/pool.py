@@ -41,6 +41,7 @@ def open_pool(dsn: str, max_size: int, lease: float) -> Pool:
         min_size=1,
         max_size=max_size,
         init=prepare_connection,
+        reset=_leave,
         timeout=_CONNECT_TIMEOUT,
         command_timeout=_COMMAND_TIMEOUT,
         server_settings={
@@ -48,6 +49,10 @@ def open_pool(dsn: str, max_size: int, lease: float) -> Pool:
             "tcp_user_timeout": milliseconds,  # frozen with an answer on its way that fills the socket
         },
     )
+
+
+async def _leave(_connection: Connection) -> None:
+    """Do nothing: what a session sets ends with its transaction. RESET ALL would be a round trip for nothing."""
 
 
 @asynccontextmanager

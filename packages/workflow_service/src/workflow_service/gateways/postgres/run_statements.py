@@ -1,16 +1,41 @@
 """The statements of the run store. In each that changes a run, the event's number is taken from the run's row.
 
+A change of one run writes its event and wakes who follows the run in the same statement: a round trip instead of
+two, while the row is locked. Such a statement takes the event's parameters behind its own: kind, channel and data.
+
 A claim is held while ``attempt`` is its own and there is a lease.
 
 Time is the clock's, which goes on within a transaction, and while a statement waits for a lock. Those that look
 for what is due take the statement's instead: it stands still, so an index finds the due ones without the others.
 """
 
+import re
+
 _COLUMNS = """
 runs.id, runs.user_id, runs.workflow_name, runs.input_data, runs.options, runs.status, runs.attempt,
 runs.created_at, runs.started_at, runs.finished_at, runs.error, runs.percent, runs.step, runs.cancel_mode,
 runs.is_kept, runs.last_seq, runs.request_hash
 """
+
+_PARAMETER = re.compile(r"\$(\d+)")
+
+
+def _told(change: str, data: str = "") -> str:
+    """Return a change of one run, an UPDATE that returns ``id`` and ``last_seq`` at least, with its event.
+
+    ``data`` is the event's, as an expression of what the change returns; without it, a parameter.
+    """
+    taken = max(int(number) for number in _PARAMETER.findall(change))
+    return f"""
+WITH changed AS ({change}),
+event AS (
+    INSERT INTO workflow.run_events (run_id, seq, kind, data)
+    SELECT id, last_seq, ${taken + 1}, {data or f"${taken + 3}::jsonb"} FROM changed
+    RETURNING run_id
+)
+SELECT changed.*, pg_notify(${taken + 2}, event.run_id::text) FROM changed JOIN event ON event.run_id = changed.id
+"""  # noqa: S608
+
 
 CREATE = f"""
 INSERT INTO workflow.runs (user_id, workflow_name, input_data, options, idempotency_key, request_hash, last_seq)
@@ -44,7 +69,8 @@ WHERE run_id = $1 AND user_id = $2 AND seq > $3
 ORDER BY seq
 """
 
-CLAIM = f"""
+CLAIM = _told(
+    f"""
 UPDATE workflow.runs
 SET status = 'running',
     attempt = attempt + 1,
@@ -59,7 +85,9 @@ WHERE id = $1
       OR (status = 'running' AND lease_until < clock_timestamp() AND losses + 1 < $4)
   )
 RETURNING {_COLUMNS}
-"""  # noqa: S608
+""",  # noqa: S608
+    "jsonb_build_object('attempt', attempt)",
+)
 
 RENEW = """
 UPDATE workflow.runs
@@ -74,44 +102,60 @@ WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL
 FOR NO KEY UPDATE
 """
 
-HAS_STEP = "SELECT EXISTS (SELECT FROM workflow.run_events WHERE run_id = $1 AND step = $2)"
-
-ADVANCE = "UPDATE workflow.runs SET last_seq = $2, percent = $3, step = $4, losses = 0 WHERE id = $1"
+# Its step is looked for by the index, not by the statement's snapshot: the row may have been waited for meanwhile.
+ADVANCE = """
+WITH held AS (
+    SELECT id, last_seq + 1 AS seq, greatest(percent, $4) AS percent FROM workflow.runs
+    WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL
+    FOR NO KEY UPDATE
+), event AS (
+    INSERT INTO workflow.run_events (run_id, seq, kind, step, data)
+    SELECT id, seq, 'progress', $3, $5::jsonb || jsonb_build_object('percent', percent) FROM held
+    ON CONFLICT (run_id, step) DO NOTHING
+    RETURNING run_id
+), advanced AS (
+    UPDATE workflow.runs SET last_seq = held.seq, percent = held.percent, step = $3, losses = 0
+    FROM held JOIN event ON event.run_id = held.id
+    WHERE runs.id = held.id
+    RETURNING runs.id
+)
+SELECT (SELECT pg_notify($6, id::text) FROM advanced), EXISTS (SELECT FROM advanced) AS is_new FROM held
+"""
 
 _ENDED = """
 lease_owner = NULL, lease_until = NULL, finished_at = clock_timestamp(), last_seq = last_seq + 1
 """
 
-SUCCEED = f"""
+SUCCEED = _told(f"""
 UPDATE workflow.runs
 SET status = 'succeeded', result = $3, percent = 100, is_kept = false, forget_at = clock_timestamp(), {_ENDED}
 WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL
-RETURNING last_seq
-"""  # noqa: S608
+RETURNING id, last_seq
+""")  # noqa: S608
 
 # It may fail before its worker hears that it is to be rolled back: what was kept goes all the same.
-FAIL = f"""
+FAIL = _told(f"""
 UPDATE workflow.runs
 SET status = 'failed', error = $3,
     is_kept = cancel_mode IS DISTINCT FROM 'rollback',
     forget_at = clock_timestamp() + make_interval(secs => CASE WHEN cancel_mode = 'rollback' THEN 0 ELSE $4 END),
     {_ENDED}
 WHERE id = $1 AND attempt = $2 AND lease_until IS NOT NULL
-RETURNING last_seq
-"""  # noqa: S608
+RETURNING id, last_seq
+""")  # noqa: S608
 
 # The three that follow are for a row that is locked and known to be in the right state.
 
-DIE = f"""
+DIE = _told(f"""
 UPDATE workflow.runs
 SET status = 'dead', error = $2, forget_at = clock_timestamp() + make_interval(secs => $3),
     losses = losses + 1, {_ENDED}
 WHERE id = $1
-RETURNING last_seq
-"""  # noqa: S608
+RETURNING id, last_seq
+""")  # noqa: S608
 
 # A rollback that was asked for stays one, also when the run is killed in the end.
-CANCEL = f"""
+CANCEL = _told(f"""
 UPDATE workflow.runs
 SET status = 'cancelled', cancel_mode = $2,
     is_kept = 'rollback' NOT IN ($2, coalesce(cancel_mode, '')),
@@ -119,38 +163,38 @@ SET status = 'cancelled', cancel_mode = $2,
         + make_interval(secs => CASE WHEN 'rollback' IN ($2, coalesce(cancel_mode, '')) THEN 0 ELSE $3 END),
     {_ENDED}
 WHERE id = $1
-RETURNING last_seq
-"""  # noqa: S608
+RETURNING id, last_seq
+""")  # noqa: S608
 
-REQUEST_CANCEL = """
+REQUEST_CANCEL = _told("""
 UPDATE workflow.runs SET status = 'cancelling', cancel_mode = $2, last_seq = last_seq + 1
 WHERE id = $1
-RETURNING last_seq
-"""
+RETURNING id, last_seq
+""")
 
-RELEASE = """
+RELEASE = _told("""
 UPDATE workflow.runs
 SET status = 'queued', lease_owner = NULL, lease_until = NULL, sent_at = '-infinity', sent_count = 0,
     last_seq = last_seq + 1
 WHERE id = $1
-RETURNING last_seq
-"""
+RETURNING id, last_seq
+""")
 
-PAUSE = """
+PAUSE = _told("""
 UPDATE workflow.runs
 SET status = 'queued', lease_owner = NULL, lease_until = NULL, sent_at = '-infinity', sent_count = 0,
     losses = losses + 1, available_at = clock_timestamp() + make_interval(secs => $2), last_seq = last_seq + 1
 WHERE id = $1
-RETURNING last_seq
-"""
+RETURNING id, last_seq
+""")
 
-RESUME = """
+RESUME = _told("""
 UPDATE workflow.runs
 SET status = 'queued', error = NULL, finished_at = NULL, cancel_mode = NULL, forget_at = NULL, losses = 0,
     available_at = '-infinity', sent_at = clock_timestamp(), sent_count = 1, last_seq = last_seq + 1
 WHERE id = $1
-RETURNING last_seq
-"""
+RETURNING id, last_seq
+""")
 
 LOCK = f"SELECT {_COLUMNS} FROM workflow.runs WHERE id = $1 AND user_id = $2 FOR NO KEY UPDATE"  # noqa: S608
 
@@ -238,12 +282,11 @@ WHERE runs.id = waiting.id
 RETURNING runs.id
 """
 
-
+# For a run that the same statement makes, which the policy of its events would not see, and for many runs at once.
 APPEND = """
 WITH event AS (
-    INSERT INTO workflow.run_events (run_id, seq, kind, step, data)
-    VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO workflow.run_events (run_id, seq, kind, data) VALUES ($1, $2, $3, $4)
     RETURNING run_id
 )
-SELECT pg_notify($6, run_id::text) FROM event
+SELECT pg_notify($5, run_id::text) FROM event
 """

@@ -162,12 +162,10 @@ class PostgresRunStore:
         living worker, or lost so often that the next requeue_lost will give it up.
         """
         async with open_service_session(self._connect) as connection:
-            row = await connection.fetchrow(sql.CLAIM, run_id, worker_id, lease, self._max_losses)
-            if row is None:
-                return None
-            run = _run(row)
-            await _append(connection, run_id, row["last_seq"], EventKind.STARTED, {"attempt": run.attempt})
-        return Claim(run, worker_id)
+            row = await connection.fetchrow(
+                sql.CLAIM, run_id, worker_id, lease, self._max_losses, EventKind.STARTED.value, CHANNEL
+            )
+        return None if row is None else Claim(_run(row), worker_id)
 
     async def renew(self, claim: Claim, lease: float) -> Standing:
         """Extend the lease, and say whether the run is to end; a claim that is not held must be let go."""
@@ -183,16 +181,14 @@ class PostgresRunStore:
         Raises:
             ClaimLostError: Another worker has claimed the run since. Nothing was written.
         """
+        data = encode_json({"step": progress.step, "description": progress.description})
+        held = (claim.run.id, claim.run.attempt)
         async with open_session(self._connect, claim.run.user_id) as connection:
-            held = await _hold(connection, claim)
-            if await connection.fetchval(sql.HAS_STEP, claim.run.id, progress.step):
-                return False
-            percent = max(held["percent"], progress.percent)
-            seq = held["last_seq"] + 1
-            await connection.execute(sql.ADVANCE, claim.run.id, seq, percent, progress.step)
-            data = {"step": progress.step, "percent": percent, "description": progress.description}
-            await _append(connection, claim.run.id, seq, EventKind.PROGRESS, data, progress.step)
-        return True
+            row = await connection.fetchrow(sql.ADVANCE, *held, progress.step, progress.percent, data, CHANNEL)
+        if row is None:
+            raise _claim_lost(claim)
+        is_new: bool = row["is_new"]
+        return is_new
 
     async def succeed(self, claim: Claim, result: JsonObject) -> None:
         """Store the result and end the run. Raises ClaimLostError as record_progress does.
@@ -216,8 +212,8 @@ class PostgresRunStore:
             if held["status"] == RunStatus.CANCELLING:
                 await self._cancel(connection, claim.run.id, CancelMode(held["cancel_mode"]))
                 return
-            seq = await connection.fetchval(sql.RELEASE, claim.run.id)
-            await _append(connection, claim.run.id, seq, EventKind.REQUEUED, {"reason": "released"})
+            data = {"reason": "released"}
+            await _change(connection, sql.RELEASE, claim.run.id, kind=EventKind.REQUEUED, data=data)
 
     async def cancel(self, claim: Claim) -> None:
         """End a run as cancelled, in the mode that was asked for. Raises ClaimLostError."""
@@ -238,12 +234,11 @@ class PostgresRunStore:
                 await self._cancel(connection, run_id, CancelMode(held["cancel_mode"]))
             elif held["losses"] + 1 < self._max_losses:
                 pause = min(self._pause * 2 ** held["losses"], _LONGEST_PAUSE)
-                seq = await connection.fetchval(sql.PAUSE, run_id, pause)
                 data = {"reason": "unavailable", "error": error, "pause": pause}
-                await _append(connection, run_id, seq, EventKind.REQUEUED, data)
+                await _change(connection, sql.PAUSE, run_id, pause, kind=EventKind.REQUEUED, data=data)
             else:
-                seq = await connection.fetchval(sql.DIE, run_id, encode_json(error), self._keep_for)
-                await _append(connection, run_id, seq, EventKind.DEAD, error)
+                dying = (sql.DIE, run_id, encode_json(error), self._keep_for)
+                await _change(connection, *dying, kind=EventKind.DEAD, data=error)
                 return False
         return True
 
@@ -291,8 +286,8 @@ class PostgresRunStore:
             if run.status is RunStatus.QUEUED or mode is CancelMode.KILL:
                 await self._cancel(connection, run_id, mode)
             elif run.cancel_mode is None or _is_harder(mode, run.cancel_mode):
-                seq = await connection.fetchval(sql.REQUEST_CANCEL, run_id, mode.value)
-                await _append(connection, run_id, seq, EventKind.CANCELLING, {"mode": mode.value})
+                asked = (sql.REQUEST_CANCEL, run_id, mode.value)
+                await _change(connection, *asked, kind=EventKind.CANCELLING, data={"mode": mode.value})
             else:
                 return run
             if run.status is not RunStatus.QUEUED:
@@ -312,8 +307,8 @@ class PostgresRunStore:
             if not run.can_resume:
                 why = "nothing is kept of it" if run.status.is_final and not run.is_kept else f"it is {run.status}"
                 raise RunStateError(f"the run cannot be resumed: {why}", run.status)
-            seq = await connection.fetchval(sql.RESUME, run_id)
-            await _append(connection, run_id, seq, EventKind.RESUMED, {"from": run.status.value})
+            data = {"from": run.status.value}
+            await _change(connection, sql.RESUME, run_id, kind=EventKind.RESUMED, data=data)
             return await _lock(connection, user_id, run_id)
 
     async def give_up_keeping(self, user_id: str, run_id: UUID) -> Run | None:
@@ -376,14 +371,13 @@ class PostgresRunStore:
         # On a thread: a large result takes long, and the lease is to be renewed meanwhile.
         text = await asyncio.to_thread(encode_json, value)
         async with open_session(self._connect, claim.run.user_id) as connection:
-            seq = await connection.fetchval(statement, claim.run.id, claim.run.attempt, text, *parameters)
-            if seq is None:
+            held = (claim.run.id, claim.run.attempt)
+            if not await _change(connection, statement, *held, text, *parameters, kind=kind, data=data or {}):
                 raise _claim_lost(claim)
-            await _append(connection, claim.run.id, seq, kind, data or {})
 
     async def _cancel(self, connection: Connection, run_id: UUID, mode: CancelMode) -> None:
-        seq = await connection.fetchval(sql.CANCEL, run_id, mode.value, self._keep_for)
-        await _append(connection, run_id, seq, EventKind.CANCELLED, {"mode": mode.value})
+        cancelling = (sql.CANCEL, run_id, mode.value, self._keep_for)
+        await _change(connection, *cancelling, kind=EventKind.CANCELLED, data={"mode": mode.value})
 
 
 async def _lock(connection: Connection, user_id: str, run_id: UUID) -> Run | None:
@@ -412,11 +406,21 @@ def _refuse_unended(run: Run) -> None:
         raise RunStateError(f"the run has not ended: it is {run.status}; cancel it first", run.status)
 
 
-async def _append(
-    connection: Connection, run_id: UUID, seq: int, kind: EventKind, data: JsonObject, step: str | None = None
-) -> None:
-    """Write the event whose number was just taken from the run's row, and wake those who follow the run."""
-    await connection.execute(sql.APPEND, run_id, seq, kind.value, step, encode_json(data), CHANNEL)
+async def _change(
+    connection: Connection,
+    statement: str,
+    *parameters: Any,  # Any: each statement's own
+    kind: EventKind,
+    data: JsonObject,
+) -> bool:
+    """Change a run, write the event of it and wake those who follow the run; False if there is no such run."""
+    row = await connection.fetchrow(statement, *parameters, kind.value, CHANNEL, encode_json(data))
+    return row is not None
+
+
+async def _append(connection: Connection, run_id: UUID, seq: int, kind: EventKind, data: JsonObject) -> None:
+    """Write the event whose number the run's row has, and wake those who follow the run."""
+    await connection.execute(sql.APPEND, run_id, seq, kind.value, encode_json(data), CHANNEL)
 
 
 def _claim_lost(claim: Claim) -> ClaimLostError:

@@ -1,9 +1,9 @@
 """What a run keeps of its steps, for the worker that goes on with it: outcomes in LangGraph's checkpoint store."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -12,8 +12,23 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 from workflow_service.workflows.engine.outcome import Outcome
 
 Saver: TypeAlias = BaseCheckpointSaver[Any]  # Any: its version type, which is the saver's own affair
-Checkpointer: TypeAlias = Callable[[UUID], AbstractAsyncContextManager[Saver]]
-"""Lends a saver for the run with that id, on the loop that the run is on."""
+
+
+class Checkpointer(Protocol):
+    """Lends savers, each for one run, on the loop that the run is on."""
+
+    def __call__(self, run_id: UUID, attempt: int | None, /) -> AbstractAsyncContextManager[Saver]:
+        """Lend a saver of the run with that id.
+
+        Args:
+            run_id: The run.
+            attempt: Who writes: `RunContext.attempt`. With None it writes for a run that the service does not
+                know, and removes what an ended one has kept.
+
+        Raises:
+            ClaimLostError: Out of the saver's methods: the attempt holds the run no longer. Nothing was written.
+        """
+        ...
 
 
 class KeptOutcomes:
@@ -45,7 +60,7 @@ class KeptOutcomes:
         return {fingerprint: Outcome.from_json(json.loads(text)) for fingerprint, _step, text in writes}
 
     async def keep(self, step: str, fingerprint: str, outcome: Outcome) -> None:
-        """Keep how a step ended; returns when it is stored. Raises StoreUnavailableError."""
+        """Keep how a step ended; returns when it is stored. Raises StoreUnavailableError and ClaimLostError."""
         # As text: the store's own format has no whole numbers beyond 64 bits, and JSON has.
         text = json.dumps(outcome.to_json(), ensure_ascii=False)
         await self._saver.aput_writes(self._config, [(step, text)], fingerprint)

@@ -33,7 +33,7 @@ class DefinedWorkflow:
         definition: What to run.
         services: Where ``external_service`` steps find their services.
         model: What ``language_model`` steps ask; None where none is configured.
-        checkpointer: Lends a saver for the run with that id, on the loop that the run is on.
+        checkpointer: Lends the savers of runs.
     """
 
     def __init__(
@@ -75,19 +75,20 @@ class DefinedWorkflow:
             InvalidInputError: The input does not fit the schema.
             WorkflowError: A step failed whose failure ends the run, or the output cannot be made.
             StoreUnavailableError, ModelUnavailableError: What it needs did not answer; another attempt goes on.
+            ClaimLostError: The attempt holds the run no longer.
             DrainedError: It was asked to end: steps under way have ended and are kept, no other has begun.
 
         Cancellation: ends all steps, closes what they have opened, then re-raises.
         """
         self.check(context.input_data)
-        async with self._checkpointer(context.run_id) as saver:
+        async with self._checkpointer(context.run_id, context.attempt) as saver:
             kept = KeptOutcomes(saver, context.run_id)
             asking = Asking(self._services, self._model, context.user_id, context.run_id)
             return await _Execution(self._definition, asking, kept, context).run()
 
     async def forget(self, run_id: UUID) -> None:
         """Remove what is kept of the run's steps; a run of which nothing is kept is fine."""
-        async with self._checkpointer(run_id) as saver:
+        async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
 
