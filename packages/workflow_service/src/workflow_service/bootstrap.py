@@ -27,7 +27,7 @@ from workflow_service.gateways.language_model import ChatLanguageModel
 from workflow_service.gateways.model_setting import model_choice
 from workflow_service.gateways.postgres.api_keys import PostgresApiKeyStore
 from workflow_service.gateways.postgres.checkpoints import open_checkpoint_pool, saver_on
-from workflow_service.gateways.postgres.connection import Connect, Connection, open_connection
+from workflow_service.gateways.postgres.connection import Connect, Connection
 from workflow_service.gateways.postgres.documents import PostgresDocumentStore
 from workflow_service.gateways.postgres.feed import PostgresRunFeed
 from workflow_service.gateways.postgres.observed_runs import ObservedRunStore
@@ -40,6 +40,7 @@ from workflow_service.gateways.postgres.usage import PostgresUsageStore
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.logs import bound, configure_logs
 from workflow_service.ports import (
+    InvalidSettingError,
     LanguageModel,
     ProcessLostError,
     Report,
@@ -89,8 +90,12 @@ async def open_api(settings: Settings) -> AsyncIterator[ApiServices]:
         aclosing(CeleryJobQueue(settings.broker_url)) as queue,
     ):
         await migrator.migrate(settings.direct_url)
-        async with open_connection(connect):
-            pass  # a setting that makes no connection usable is told at the start
+        # Asked the other way: a setting that makes no connection usable is told at the start, too.
+        if not await is_migrated(connect):
+            raise InvalidSettingError(
+                "WORKFLOW_DATABASE_DIRECT_URL leads to another database than DATABASE_URL: the schema was brought "
+                "up to date there, and is not here"
+            )
 
         async def ready() -> Mapping[str, bool]:
             return await _check(connect, queue)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from installation import Installation, serve, wait_until
 
-HOLD = "LOCK TABLE workflow.documents IN ACCESS EXCLUSIVE MODE"  # who reads a document waits
+HOLD = "LOCK TABLE workflow.checkpoints IN ACCESS EXCLUSIVE MODE"  # who works on a run waits
 IS_WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted)"
 APART = {"isolation": "process"}
 

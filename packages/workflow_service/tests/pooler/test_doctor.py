@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from workflow_service.bootstrap import open_api
 from workflow_service.cli.doctor import Check, State, run_checks
 from workflow_service.gateways.postgres.pooler import find_pooler
 from workflow_service.local.service import Connection
+from workflow_service.ports import InvalidSettingError
 from workflow_service.settings import Settings
 
-from .conftest import PgBouncer, Pooled
+from .conftest import BOUND, PgBouncer, Pooled
 
 BROKER = "redis://127.0.0.1:1/0"
 
@@ -97,3 +99,22 @@ def test_the_pooler_of_another_database_is_not_of_the_embedded_one(
     assert not [
         name for name in environment("postgresql://embedded/d") if "DATABASE_POOLER" in name or "DIRECT" in name
     ]
+
+
+def test_two_addresses_of_different_databases_are_refused_at_the_start(empty_database: str, database: str) -> None:
+    """What is brought up to date at one would be missing at the other, run by run."""
+    settings = Settings.model_validate(
+        {
+            "DATABASE_URL": empty_database,
+            "database_pooler": "transaction",
+            "database_direct_url": database,
+            "BROKER_URL": BROKER,
+        }
+    )
+
+    async def main() -> None:
+        async with asyncio.timeout(BOUND), open_api(settings):
+            raise AssertionError("it was not refused")
+
+    with pytest.raises(InvalidSettingError, match="DIRECT_URL leads to another database than DATABASE_URL"):
+        asyncio.run(main())

@@ -1,7 +1,6 @@
 """Where LangGraph keeps its checkpoints: the same database, through psycopg, in the schema ``workflow``."""
 
 import asyncio
-import select
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeAlias
@@ -68,7 +67,7 @@ class CheckpointPool(_Pool):
             min_size=1,
             max_size=max_size,
             configure=self._prepare,
-            check=_ask_if_it_spoke,
+            check=_hear_farewell,
             open=False,
             name="checkpoints",
         )
@@ -207,15 +206,14 @@ class _RunSaver(AsyncPostgresSaver):
                 await connection.execute("COMMIT", prepare=False)
 
 
-async def _ask_if_it_spoke(connection: AsyncConnection[DictRow]) -> None:
-    """Ask the server whether an idle connection is good, if it has said something since: most likely its farewell.
+async def _hear_farewell(connection: AsyncConnection[DictRow]) -> None:
+    """Raise OperationalError if the server has ended an idle connection, as far as can be heard without asking it.
 
-    To ask it each time would be two round trips for whatever a saver does.
+    To ask it each time would be two round trips for whatever a saver does. And not by `select`: gevent and
+    eventlet replace what is in there.
     """
-    farewell = select.poll()
-    farewell.register(connection, select.POLLIN)
-    if farewell.poll(0):
-        await _Pool.check_connection(connection)
+    connection.pgconn.consume_input()  # its farewell, if there is one
+    connection.pgconn.consume_input()  # the end behind it
 
 
 @contextmanager
