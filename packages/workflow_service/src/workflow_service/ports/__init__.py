@@ -227,7 +227,11 @@ class RunStore(Protocol):
         ...
 
     async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
-        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError."""
+        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError.
+
+        Raises:
+            ValueError, TypeError: A question is no JSON. Nothing was written; the run is still held.
+        """
         ...
 
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
