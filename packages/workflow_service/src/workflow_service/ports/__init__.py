@@ -369,6 +369,10 @@ class DocumentStore(Protocol):
         """Return the record of the user's document; None if there is none or it is another user's."""
         ...
 
+    async def which(self, user_id: str, document_ids: Collection[UUID]) -> Collection[UUID]:
+        """Return those of the ids that are documents of the user."""
+        ...
+
     async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
         """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""
         ...
