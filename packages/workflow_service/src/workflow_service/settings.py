@@ -26,6 +26,15 @@ JwtAlgorithm: TypeAlias = Literal[
 ]
 
 
+_SHORTEST_SILENCE = 5.0  # seconds: some beats, of which a busy machine may miss one
+
+
+def _check_silence(seconds: float) -> float:
+    if 0 < seconds < _SHORTEST_SILENCE:
+        raise ValueError(f"must be 0 or at least {_SHORTEST_SILENCE:g}: one that is well shows it each second")
+    return seconds
+
+
 class OperationsSettings(BaseSettings):
     """How processes are run and what they tell of themselves; all of it has a default. Times are in seconds."""
 
@@ -77,8 +86,9 @@ class OperationsSettings(BaseSettings):
     worker_pulse: Path | None = None
     """A file that a worker touches once a second while it can work, for a liveness probe; each has its own."""
 
-    worker_silence: Annotated[float, Field(ge=0)] = 30.0
-    """How long the worker of `workflow-service up` may be frozen; then another one replaces it. 0: for ever."""
+    worker_silence: Annotated[float, Field(ge=0), AfterValidator(_check_silence)] = 30.0
+    """How long the worker of `workflow-service up` may be frozen; then another one replaces it. From 5 s; 0: for
+    ever."""
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """The port that a worker tells its figures on, at ``/metrics``; 0 is none. The API has them on its own."""

@@ -65,6 +65,7 @@ SERVERS = {"DATABASE_URL": "postgresql://u:pa55word@h/d", "BROKER_URL": "redis:/
         ("WORKFLOW_WEBHOOK_SECRETS", "pa55word", "WORKFLOW_WEBHOOK_SECRETS is no JSON: "),
         ("WORKFLOW_SERVICES__WEATHERAPI__TIMEOUT", "0", "WORKFLOW_SERVICES__WEATHERAPI__TIMEOUT must be greater"),
         ("WORKFLOW_SERVICES__WEATHERAPI__KYE", "pa55word", "WORKFLOW_SERVICES__WEATHERAPI__KYE is not known"),
+        ("WORKFLOW_WORKER_SILENCE", "1", "WORKFLOW_WORKER_SILENCE must be 0 or at least 5: "),
         ("WORKFLOW_RUN_LEASE", "inf", "WORKFLOW_RUN_LEASE must be a finite number"),
         ("WORKFLOW_MODEL_TEMPERATURE", "pa55word", "WORKFLOW_MODEL_TEMPERATURE must be a number"),
         ("WORKFLOW_JWT_ISSUER", "x", "for tokens, set WORKFLOW_JWT_ALGORITHM"),

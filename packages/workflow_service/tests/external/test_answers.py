@@ -406,3 +406,49 @@ def _wait(condition: Callable[[], bool]) -> None:
             return
         bound.wait(0.01)
     raise AssertionError("waited too long")
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_who_shares_an_answer_may_change_it(run: Run, has_cache: bool) -> None:
+    """Each has data of its own: neither the others nor the cache see what one makes of them."""
+    kept: list[Any] = []
+
+    class SlowCache:
+        async def find(self, *_: Any) -> None:
+            return None
+
+        async def keep(self, _user: str, _key: bytes, _service: str, data: Any, _ttl: float) -> None:
+            for _ in range(10):  # those who wait have the answer by then
+                await asyncio.sleep(0)
+            kept.append(str(data))
+
+    async def main() -> None:
+        answers = Answers(SlowCache() if has_cache else None)
+        is_asked, gate = asyncio.Event(), asyncio.Event()
+
+        async def fetch(_left: float) -> ExternalServiceResponse:
+            is_asked.set()
+            await gate.wait()
+            return ExternalServiceResponse(True, {"who": []})
+
+        async def ask(who: str) -> ExternalServiceResponse | None:
+            answer = await answers.get(Question("alice", "weatherapi", b"{}"), 60, fetch, 30)
+            assert answer is not None
+            answer.data["who"].append(who)
+            return answer
+
+        first = asyncio.create_task(ask("first"))
+        await is_asked.wait()
+        others = [asyncio.create_task(ask(who)) for who in ("second", "third")]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gate.set()
+        given = await asyncio.gather(first, *others)
+        assert [answer and answer.data for answer in given] == [
+            {"who": ["first"]},
+            {"who": ["second"]},
+            {"who": ["third"]},
+        ]
+
+    run(main)
+    assert kept == (["{'who': []}"] if has_cache else [])

@@ -16,8 +16,9 @@ import pytest
 from relay import relay
 
 from workflow_service.domain.run import NewRun
+from workflow_service.gateways.postgres import connection as connection_module
 from workflow_service.gateways.postgres import pool as pool_module
-from workflow_service.gateways.postgres.connection import open_connection
+from workflow_service.gateways.postgres.connection import open_connection, open_session
 from workflow_service.gateways.postgres.pool import lend, open_pool
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.ports import StoreUnavailableError
@@ -155,5 +156,35 @@ def test_what_was_done_stands_when_its_connection_cannot_be_given_back(
                 await other.close()
             async with lend(pool) as connection:
                 assert await connection.fetchval("SELECT pg_backend_pid()") != session
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_cancellation_is_one_though_the_server_is_silent(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ROLLBACK that gets no answer is not what the caller hears of, nor waited for so long."""
+    parts = urlsplit(database)
+    monkeypatch.setattr(pool_module, "_RELEASE_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_module, "_ROLLBACK_TIMEOUT", 0.1)
+
+    async def scenario() -> None:
+        with relay(parts.hostname or "127.0.0.1", parts.port or 5432) as stand_in:
+            netloc = f"{parts.username}:{parts.password or ''}@127.0.0.1:{stand_in.port}"
+            async with open_pool(parts._replace(netloc=netloc).geturl(), 1, 60.0) as pool:
+                is_silent = asyncio.Event()
+
+                async def ask() -> None:
+                    async with open_session(lambda: lend(pool), "alice") as connection:
+                        stand_in.fall_silent()
+                        asyncio.get_running_loop().call_soon(is_silent.set)
+                        await connection.execute("SELECT 1")
+
+                asking = asyncio.create_task(ask())
+                await is_silent.wait()
+                asking.cancel()
+                await asyncio.wait([asking])
+                assert asking.cancelled(), asking.exception()
+                stand_in.speak_again()
+                async with open_session(lambda: lend(pool), "alice") as connection:
+                    assert await connection.fetchval("SELECT 1") == 1
 
     asyncio.run(asyncio.wait_for(scenario(), 60))

@@ -138,6 +138,23 @@ def test_a_run_that_is_told_to_end_while_it_asks_ends(execute, with_pool, script
     with_pool(scenario)
 
 
+@pytest.mark.parametrize("value", [float("nan"), object()])
+def test_a_question_that_is_no_json_fails_the_run(execute, with_pool, scripted, value):
+    """As a result that is none: no other attempt would ask a better one, and the run is not left to its lease."""
+
+    async def asks_in_vain(_report):
+        raise WaitingError([Question("q1", value)])
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        run, _ = await store.create(NEW)
+        await execute(store, run, scripted(asks_in_vain))
+        run = await store.get("alice", run.id)
+        assert (run.status, run.questions) == (RunStatus.FAILED, ())
+
+    with_pool(scenario)
+
+
 def test_an_answer_counts_though_the_broker_is_away(execute, with_pool, scripted, queue):
     """It is committed first; the reaper tells the workers."""
     queue.capacity = 0

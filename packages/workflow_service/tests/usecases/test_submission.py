@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -83,6 +84,41 @@ def test_input_that_cannot_be_worked_on_or_stored_is_refused(with_pool, scripted
             )
         assert await pool.fetchval("SELECT count(*) FROM workflow.runs") == 0
         assert queue.sent == []
+
+    with_pool(scenario)
+
+
+def test_however_many_documents_are_named_the_store_is_asked_once(with_pool, scripted, queue):
+    """A body has room for thousands of ids; each that there is not is told, and another user's is one of them."""
+
+    async def scenario(pool):
+        sessions = 0
+
+        def counted():
+            nonlocal sessions
+            sessions += 1
+            return pool.acquire()
+
+        documents = PostgresDocumentStore(counted)
+        mine = (await documents.save("alice", "a.txt", "text/plain", b"a")).id
+        others = (await documents.save("bob", "b.txt", "text/plain", b"b")).id
+        workflows = scripted(None)
+        items = {"type": "array", "items": {"type": "string", "format": "document-id"}}
+        workflows["scripted"].input_schema = {"type": "object", "properties": {"files": items}}
+        files = [str(mine), str(others), str(mine), *(str(uuid4()) for _ in range(50))]
+        sessions = 0
+        with pytest.raises(InvalidInputError) as refused:
+            await submit_run(
+                replace(NEW, input_data={"files": files}),
+                runs=PostgresRunStore(pool.acquire),
+                queue=queue,
+                workflows=workflows,
+                documents=documents,
+                webhooks=NO_WEBHOOKS,
+            )
+        places = [place for place, _ in refused.value.faults]
+        assert places == [f"input_data.files[{at}]" for at in (1, *range(3, 53))]
+        assert sessions == 1
 
     with_pool(scenario)
 

@@ -20,6 +20,7 @@ from workflow_service.external.webhooks import SignedWebhooks
 from workflow_service.gateways.postgres.runs import PostgresRunStore
 from workflow_service.gateways.postgres.webhooks import PostgresWebhookStore
 from workflow_service.ports import StoreUnavailableError
+from workflow_service.usecases import webhooks as webhooks_module
 from workflow_service.usecases.webhooks import AT_ONCE, PER_USER, deliver_forever
 
 pytestmark = pytest.mark.needs("postgres")
@@ -275,6 +276,50 @@ def test_thousands_for_a_dead_receiver_hold_up_nobody_else(with_pool: WithPool, 
             await until(lambda: store.list_recent("bob", 9, status=DeliveryStatus.DELIVERED))
             assert len(refused) < 100
 
+    with_pool(scenario)
+
+
+def test_users_who_fill_every_place_hold_up_nobody_else(
+    with_pool: WithPool, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when nothing has ended between two looks: whoever waits has the first place that comes free."""
+    looks = 0
+    take = webhooks_module._take
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await take(*arguments)
+
+    async def scenario(pool: asyncpg.Pool) -> None:
+        held: list[asyncio.Event] = []
+        began: list[str] = []
+
+        class Held(SignedWebhooks):
+            async def send(self, delivery: DueDelivery) -> Outcome:
+                began.append(delivery.user_id)
+                held.append(release := asyncio.Event())
+                await release.wait()
+                return Outcome(204)
+
+        async def until_began(count: int) -> None:
+            while len(began) < count:  # noqa: ASYNC110  the use case has no event
+                await asyncio.sleep(0.01)
+
+        for user in range(AT_ONCE // PER_USER):
+            for _ in range(PER_USER + 1):
+                await end_run(pool, receiver.url, f"slow {user}")
+        await end_run(pool, receiver.url, "bob")
+        async with delivering(pool, sender=Held(["a secret for these tests"], AddressPolicy(), 5)):
+            await until_began(AT_ONCE)
+            seen = looks
+            while looks < seen + 3:  # noqa: ASYNC110  likewise
+                await asyncio.sleep(0.01)
+            held[0].set()
+            await until_began(AT_ONCE + 1)
+            assert began[-1] == "bob"
+
+    monkeypatch.setattr(webhooks_module, "_take", counted)
     with_pool(scenario)
 
 

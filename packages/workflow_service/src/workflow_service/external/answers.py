@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from workflow_service.domain.external import ExternalServiceResponse
@@ -49,6 +50,7 @@ class Answers:
         Each caller has ``timeout`` seconds of its own, whoever asks the service for it; None says that they are
         over. What befell the one who asked concerns nobody else: its cancellation, its error, its time-out and
         whatever another attempt may not meet again let another of those who wait ask, in the time it has left.
+        Who shares an answer has data of its own, and may change it.
 
         Cancellation: as that. The cache may have been told.
         """
@@ -70,7 +72,7 @@ class Answers:
                 return await self._ask(question, ttl, fetch, mine)
             answer = await flight.wait(min(deadline, flight.deadline))
             if answer is not None:
-                return replace(answer, metadata={**answer.metadata, "shared": True})
+                return replace(_own(answer), metadata={**answer.metadata, "shared": True})
             if flight.deadline <= time.monotonic():
                 self._forget(question, flight)  # who asked has died with its loop, or stands still
         return None
@@ -84,10 +86,10 @@ class Answers:
                 flight.land(answer)  # before it is kept: nobody waits for the database
             if answer.success:
                 await self._keep(question, ttl, answer)
-            return answer
         finally:
             self._forget(question, flight)
             flight.land(None)
+        return _own(answer) if flight.is_shared else answer
 
     def _forget(self, question: Question, flight: "_Flight") -> None:
         if self._flights.get(question) is flight:
@@ -122,6 +124,8 @@ class _Flight:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         """When the one who asks has no time left, by the monotonic clock."""
+        self.is_shared = False
+        """Whether somebody waits, or has waited."""
         self._has_landed = False
         self._answer: ExternalServiceResponse | None = None
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
@@ -130,6 +134,7 @@ class _Flight:
         """Return the answer; None when there is none by then, or somebody else has to ask."""
         loop = asyncio.get_running_loop()
         landing = loop.create_future()
+        self.is_shared = True
         self._waiting.append((loop, landing))
         if not self._has_landed:  # looked at after the append: `land` wakes whoever is listed when it begins
             await asyncio.wait([landing], timeout=max(0.0, until - time.monotonic()))
@@ -147,6 +152,10 @@ class _Flight:
                 loop.call_soon_threadsafe(_wake, landing)
             except RuntimeError:
                 pass  # its loop was closed, so nobody waits there any more
+
+
+def _own(answer: ExternalServiceResponse) -> ExternalServiceResponse:
+    return replace(answer, data=deepcopy(answer.data))
 
 
 def _wake(landing: "asyncio.Future[None]") -> None:

@@ -227,7 +227,11 @@ class RunStore(Protocol):
         ...
 
     async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
-        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError."""
+        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError.
+
+        Raises:
+            ValueError, TypeError: A question is no JSON. Nothing was written; the run is still held.
+        """
         ...
 
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
@@ -363,6 +367,10 @@ class DocumentStore(Protocol):
 
     async def get(self, user_id: str, document_id: UUID) -> Document | None:
         """Return the record of the user's document; None if there is none or it is another user's."""
+        ...
+
+    async def which(self, user_id: str, document_ids: Collection[UUID]) -> Collection[UUID]:
+        """Return those of the ids that are documents of the user."""
         ...
 
     async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:

@@ -185,19 +185,20 @@ class _Attempt:
             await self._runs.release(self._claim)
         elif isinstance(ending.error, WaitingError):
             _logger.info("run %s: %s", self._run_id, ending.error)
-            await self._runs.wait_for_answers(self._claim, ending.error.questions)
+            await self._or_fail(self._runs.wait_for_answers(self._claim, ending.error.questions))
         elif isinstance(ending.error, _ANOTHER_ATTEMPT_MAY_DO):
             await self._retry_later(ending.error)
         elif ending.is_cancelled:
             await self._fail(RuntimeError("the workflow cancelled itself"))
         elif ending.result is not None:
-            await self._succeed(ending.result)
+            await self._or_fail(self._runs.succeed(self._claim, ending.result))
         else:
             await self._fail(ending.error or TypeError("the workflow returned None instead of a JSON object"))
 
-    async def _succeed(self, result: JsonObject) -> None:
+    async def _or_fail(self, writing: Awaitable[None]) -> None:
+        """Write down what the workflow gave; the run fails if that is no JSON, as every attempt would give it."""
         try:
-            await self._runs.succeed(self._claim, result)
+            await writing
         except (TypeError, ValueError) as not_json:
             await self._fail(not_json)
 

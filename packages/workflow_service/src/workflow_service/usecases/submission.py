@@ -69,11 +69,15 @@ async def enqueue(run: Run, queue: JobQueue) -> None:
 
 
 async def _refuse_documents_not_there(new: NewRun, workflow: Workflow, documents: DocumentStore) -> None:
+    named = list(named_documents(workflow.input_schema, new.input_data, "input_data"))
+    if not named:
+        return
     # Asked as the user: a document of somebody else answers as one that there is not.
+    there = await documents.which(new.user_id, {document_id for _, document_id in named})
     faults = [
         (place, f"names no document of yours: {document_id}; upload it and send its document_id")
-        for place, document_id in named_documents(workflow.input_schema, new.input_data, "input_data")
-        if await documents.get(new.user_id, document_id) is None
+        for place, document_id in named
+        if document_id not in there
     ]
     if faults:
         raise InvalidInputError("; ".join(f"{place} {fault}" for place, fault in faults), faults)

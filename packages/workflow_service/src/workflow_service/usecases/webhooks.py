@@ -36,7 +36,7 @@ async def deliver_forever(
         served: set[str] = set()
         while True:
             due = await _take(webhooks, under_way, served, lease)
-            if not due and served:
+            if not due and served and len(under_way) < AT_ONCE:  # else nobody was looked for
                 served.clear()  # all who wait have had their turn, and the next one begins
                 continue
             served.update(delivery.user_id for delivery in due)

@@ -24,6 +24,8 @@ from workflow_service.worker.telemetry import tell_of_worker
 
 __all__ = ("app",)
 
+_BROKER_SILENCE = 5.0  # seconds that one command may take; a guess: short beside the patience with a frozen worker
+
 
 class EndsWell(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
     """Lets a worker that was asked to stop exit with 0: Celery does so after SIGTERM, but not after Ctrl-C."""
@@ -32,6 +34,13 @@ class EndsWell(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships n
         """Correct the exit code of the worker, unless it tells of an error: then nobody has asked to stop."""
         if state.should_stop not in (None, False):
             parent.exitcode = 0
+
+
+def _transport_options(broker_url: str) -> dict[str, Any]:  # Any: each transport's own
+    # kombu waits for Redis on the consumer's thread, without a bound of its own: one that falls silent would keep
+    # the worker from ever finding out, and its pulse from beating, while its runs are well.
+    scheme = broker_url.partition(":")[0].partition("+")[0]
+    return {"socket_timeout": _BROKER_SILENCE} if scheme in ("redis", "rediss") else {}
 
 
 def create_app(settings: Settings) -> Celery:
@@ -49,6 +58,7 @@ def create_app(settings: Settings) -> Celery:
         task_acks_late=True,
         worker_prefetch_multiplier=1,
         broker_connection_retry_on_startup=True,
+        broker_transport_options=_transport_options(settings.broker_url),
         # SIGQUIT, or SIGTERM where it is mapped to that, lets runs go on for so long before they are given back.
         worker_soft_shutdown_timeout=settings.worker_grace,
     )

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
@@ -37,6 +37,8 @@ _ALSO_LOST = (
     "cannot switch to state",  # the server's farewell was read, its close not yet
 )
 """How asyncpg says that a connection is lost with the classes it also uses for faults of the caller."""
+
+_ROLLBACK_TIMEOUT = 1.0  # seconds, for the cancellation of a statement under way before it, too
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -145,10 +147,23 @@ async def _open_scope(connect: Connect, scope: str, subject: str) -> AsyncIterat
             await _begin(connection, scope, subject)
             yield connection
         except BaseException:
-            if not connection.is_closed():
-                await connection.execute("ROLLBACK")
+            await _roll_back(connection)
             raise
         await connection.execute("COMMIT")
+
+
+async def _roll_back(connection: Connection) -> None:
+    """End the transaction, by closing the connection if need be: what the body raised is not lost for that.
+
+    It may be a cancellation, and its owner waits; the server may be silent, which is why it was cancelled.
+    """
+    try:
+        if not connection.is_closed():
+            async with asyncio.timeout(_ROLLBACK_TIMEOUT):
+                await connection.execute("ROLLBACK")
+    except Exception:
+        with suppress(asyncpg.InterfaceError):  # it is closed, and the pool's again
+            connection.terminate()
 
 
 async def _begin(connection: Connection, scope: str, subject: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -20,6 +20,8 @@ _GET = """
 SELECT id, user_id, filename, media_type, size, sha256, created_at
 FROM workflow.documents WHERE id = $1 AND user_id = $2
 """
+
+_WHICH = "SELECT id FROM workflow.documents WHERE id = ANY ($1) AND user_id = $2"
 
 _LIST_RECENT = """
 SELECT id, user_id, filename, media_type, size, sha256, created_at FROM workflow.documents
@@ -53,6 +55,12 @@ class PostgresDocumentStore:
         async with open_session(self._connect, user_id) as connection:
             row = await connection.fetchrow(_GET, document_id, user_id)
         return None if row is None else _document(row)
+
+    async def which(self, user_id: str, document_ids: Collection[UUID]) -> Collection[UUID]:
+        """Return those of the ids that are documents of the user."""
+        async with open_session(self._connect, user_id) as connection:
+            rows = await connection.fetch(_WHICH, list(document_ids), user_id)
+        return {row["id"] for row in rows}
 
     async def list_recent(self, user_id: str, limit: int, before: UUID | None = None) -> Sequence[Document]:
         """Return the user's documents, newest first, from the one after ``before`` (a document id: the cursor)."""

@@ -81,7 +81,8 @@ async def lend(pool: Pool) -> AsyncGenerator[Connection, None]:
     Raises:
         TimeoutError: No connection was to be had within 10 s, or the body took longer than its time.
 
-    Cancellation: takes at most a second; a connection whose statement cannot be cancelled by then is closed.
+    Cancellation: takes at most a second beside the body's own clean-up; a connection whose statement cannot be
+    cancelled by then is closed.
     """
     connection = await pool.acquire(timeout=_ACQUIRE_TIMEOUT)
     try:

@@ -223,14 +223,19 @@ class PostgresRunStore:
             await self._cancel(connection, claim.run.id, _mode(held["cancel_mode"]) or CancelMode.INTERRUPT)
 
     async def wait_for_answers(self, claim: Claim, questions: Sequence[Question]) -> None:
-        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError."""
+        """Let a run go until a person has answered; one that is being cancelled ends. Raises ClaimLostError.
+
+        Raises:
+            ValueError, TypeError: A question is no JSON. Nothing was written; the run is still held.
+        """
         asked = [{"id": question.id, "value": question.value} for question in questions]
+        text = encode_json(asked)
         async with open_session(self._connect, claim.run.user_id) as connection:
             held = await _hold(connection, claim)
             if held["status"] == RunStatus.CANCELLING:
                 await self._cancel(connection, claim.run.id, CancelMode(held["cancel_mode"]))
                 return
-            waiting = (sql.WAIT, claim.run.id, encode_json(asked))
+            waiting = (sql.WAIT, claim.run.id, text)
             await _change(connection, *waiting, kind=EventKind.WAITING, data={"questions": asked})
 
     async def retry_later(self, claim: Claim, error: JsonObject) -> bool:
