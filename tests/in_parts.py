@@ -35,16 +35,16 @@ _INSTALLED = (
     "local",
     "page",
 )  # whole services, in processes of their own
-PARTS = {  # the longest first
+PARTS = {  # the longest first; measured beside two others: 685, 531, 441, 323, 302, 257, 219, 196, 189 s
+    "service": [f"{_SERVICE}/{each}" for each in _INSTALLED],
     "workers": _WORKERS,
     "adapters": [_ADAPTERS, *(f"--ignore={each}" for each in _WORKERS)],
-    "service": [f"{_SERVICE}/{each}" for each in _INSTALLED],
     "application": [_SERVICE, *(f"--ignore={_SERVICE}/{each}" for each in (*_INSTALLED, "security"))],
-    "security": [f"{_SERVICE}/security"],
     "isolation": [f"{_LIBRARY}/{each}" for each in ("isolation", "graphs", "pytest_plugin")],
     "runtime": ["tests", *(f"{_LIBRARY}/{each}" for each in ("behaviours", "callbacks", "resources", "runtime"))],
     "diagnosis": [f"{_LIBRARY}/{each}" for each in ("check", "database", "diagnosis", "guards", "http")],
     "serving": [f"{_LIBRARY}/{each}" for each in ("health", "serving")],
+    "security": [f"{_SERVICE}/security"],
 }
 
 

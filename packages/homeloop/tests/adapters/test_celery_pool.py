@@ -164,6 +164,8 @@ def test_celery_is_called_around_the_coroutine_in_its_context_and_off_the_loop( 
     """Handlers and signals come in Celery's order, with the task's request, in one context with the body."""
     with start_worker("asyncio_pool_tasks", "custom", 10):
         assert tasks.observed.delay("ends").get(timeout=WAIT) == "ends by prerun"
+        # Celery stores the result first: the next task may begin while the handlers of this one are still to come.
+        wait_until(lambda: len(noted(tmp_path)) == 4, "the end of the first task")
         with pytest.raises(LookupError):
             tasks.observed.delay("fails").get(timeout=WAIT)
     ends, fails = "['ends']", "['fails']"

@@ -18,7 +18,10 @@ PARTS = {"PostgreSQL", "the worker", "the API"}
 
 
 def test_serves_the_page_until_ctrl_c(home: Path, command_line: Run) -> None:
-    """Prints an address with the key, serves page and API there, and ends with 0, leaving nothing running."""
+    """Prints an address with the key, serves page and API there, and ends with 0, leaving nothing running.
+
+    A home serves once: a second ``up`` is refused, and names the process that has it.
+    """
     up = command_line("up", "--home", str(home), "--port", "0", "--analyse-sample")
     up.wait_for("Analysed mutual-nda.pdf: ")
     facts = connection(home)
@@ -30,21 +33,13 @@ def test_serves_the_page_until_ctrl_c(home: Path, command_line: Run) -> None:
     assert httpx.get(facts["address"], trust_env=False, follow_redirects=True).status_code == 200
     runs = httpx.get(f"{facts['address']}api/v1/runs", headers={"Authorization": f"Bearer {key}"}, trust_env=False)
     assert runs.status_code == 200
+    second = command_line("up", "--home", str(home), "--port", "0")
+    assert second.wait() == 1
+    assert f"already on {home} (process {up.process.pid})" in second.text
     up.interrupt()
     assert up.wait() == 0
     assert not any(lives(pid) for pid in started.values())
     assert not (home / "connection.json").exists()
-
-
-def test_second_up_is_refused(home: Path, command_line: Run) -> None:
-    """A home serves once; the message names the process that has it."""
-    up = command_line("up", "--home", str(home), "--port", "0")
-    up.wait_for("Ctrl-C stops")
-
-    second = command_line("up", "--home", str(home), "--port", "0")
-
-    assert second.wait() == 1
-    assert f"already on {home} (process {up.process.pid})" in second.text
 
 
 def test_killed_up_leaves_nothing_after_the_next(home: Path, command_line: Run) -> None:
@@ -125,21 +120,6 @@ def test_worker_that_ends_with_an_error_is_started_again(home: Path, command_lin
     assert up.text.count("exited with") == 1
 
 
-def test_worker_that_crashes_is_started_again(home: Path, command_line: Run) -> None:
-    """A fault of the process itself is nobody's wish: its stacks are in the log, and another one comes."""
-    up = command_line("up", "--home", str(home), "--port", "0")
-    up.wait_for("Ctrl-C stops")
-    first, log = pids(home)["the worker"], home / "logs" / "worker.log"
-    eventually(lambda: " ready." in log.read_text(), "the worker is ready")
-
-    os.kill(first, signal.SIGSEGV)
-
-    up.wait_for(f"the worker (process {first}) was ended by SIGSEGV: runs wait; it is started again in 1 s.")
-    assert "Fatal Python error: Segmentation fault" in log.read_text()
-    eventually(lambda: log.read_text().count(" ready.") == 2, "another worker is ready")
-    assert pids(home)["the worker"] != first
-
-
 def test_frozen_worker_is_replaced_and_its_run_ends_once(home: Path, command_line: Run) -> None:
     """A worker that is stopped while it works: another one takes its place, and the run, which succeeds."""
     environment = {"WORKFLOW_WORKER_SILENCE": "6", "WORKFLOW_RUN_LEASE": "3"}
@@ -193,10 +173,13 @@ if "celery" in sys.orig_argv:
 """
 
 
-def test_worker_is_replaced_when_it_is_frozen_not_when_it_is_busy(
+def test_worker_is_replaced_when_it_is_frozen_or_crashes_not_when_it_is_busy(
     home: Path, command_line: Run, tmp_path: Path
 ) -> None:
-    """A lock that is kept for half of the time does nothing; one that is kept for ever is named in the log."""
+    """A lock that is kept for half of the time does nothing; what keeps it for ever is named in the worker's log.
+
+    A crash, too, is nobody's wish: its stacks are in the log, and another worker comes.
+    """
     (tmp_path / "sitecustomize.py").write_text(KEEPS_THE_LOCK)
     file, log = tmp_path / "keep", home / "logs" / "worker.log"
     environment = {"PYTHONPATH": str(tmp_path), "KEEP_THE_LOCK": str(file), "WORKFLOW_WORKER_SILENCE": "6"}
@@ -215,6 +198,12 @@ def test_worker_is_replaced_when_it_is_frozen_not_when_it_is_busy(
     assert "Fatal Python error: Aborted" in told
     assert "in keeps_the_lock" in told
     eventually(lambda: log.read_text().count(" ready.") == 2, "another worker is ready")
+
+    second = pids(home)["the worker"]
+    os.kill(second, signal.SIGSEGV)
+    up.wait_for(f"the worker (process {second}) was ended by SIGSEGV: runs wait; it is started again in ")
+    assert "Fatal Python error: Segmentation fault" in log.read_text()
+    eventually(lambda: log.read_text().count(" ready.") == 3, "a third worker is ready")
     assert lives(pids(home)["the worker"])
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psutil
 import pytest
 from kombu import Connection
 from relay import relay
@@ -63,6 +64,30 @@ def test_each_run_id_arrives_as_a_message_for_the_task(request, broker, queue_na
     messages = take_all(url, queue_name, len(ids))
     assert {message.headers["task"] for message in messages} == {contracts.EXECUTE_RUN}
     assert sorted(message.payload[0][0] for message in messages) == sorted(map(str, ids))
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        pytest.param("redis_url", marks=pytest.mark.needs("redis")),
+        pytest.param("rabbitmq_url", marks=pytest.mark.needs("rabbitmq")),
+    ],
+)
+def test_a_queue_that_is_closed_leaves_no_connection(request, broker, queue_name):
+    """Not until somebody collects it as garbage; another queue of the same broker sends on."""
+    url = request.getfixturevalue(broker)
+    process = psutil.Process()
+    before = {each.laddr for each in process.net_connections()}
+
+    async def scenario():
+        for _ in range(2):
+            queue = CeleryJobQueue(url)
+            await asyncio.gather(*(queue.enqueue(uuid4()) for _ in range(4)))
+            await queue.aclose()
+
+    asyncio.run(scenario())
+    assert {each.laddr for each in process.net_connections()} <= before
+    take_all(url, queue_name, 8)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -279,43 +281,51 @@ def test_server_that_does_not_start_shows_its_log(home: Home) -> None:
     assert "nonsense" in caught.value.log.read_text()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="for root the data lies outside the home, under a random name")
-def test_lost_passwords_are_refused(home: Home) -> None:
+@pytest.fixture
+def ordinary() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder of an ordinary user's, and what makes a supervisor that user's; for root that is PostgreSQL's."""
+    user = database_user()
+    place = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    try:
+        if user is None:
+            yield place, {}
+        elif is_readable_by_all(wheel_programs()):
+            os.chown(place, user.uid, user.gid)
+            yield place, {"ids": [user.uid, user.gid]}
+        else:
+            pytest.skip("other users cannot read this virtual environment")
+    finally:
+        shutil.rmtree(place)
+
+
+def test_lost_passwords_are_refused(ordinary: tuple[Path, dict[str, Any]]) -> None:
     """A database whose passwords are gone is neither used nor overwritten."""
-
-    async def main() -> None:
-        async with running(home):
-            pass
-        (home.path / "postgresql.json").unlink()
-        async with running(home):
-            pass
-
-    with pytest.raises(DatabaseError, match=r"passwords, .* are gone"):
-        asyncio.run(main())
+    place, user = ordinary  # root gets another one at each start
+    home, spec = place / "home", {"postgresql": True, **user}
+    with contextlib.closing(Supervised(home, spec)) as supervised:
+        supervised.told("pids")
+        supervised.process.terminate()
+        assert supervised.wait() == 0
+    (home / "postgresql.json").unlink()
+    with contextlib.closing(Supervised(home, spec)) as supervised:
+        assert re.search("passwords, .* are gone", supervised.next_line()["error"])
+        assert supervised.wait() == 1
+    assert (home / "postgresql" / "data" / "PG_VERSION").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="every other test shows it already")
-def test_ordinary_user_needs_nothing_of_root() -> None:
+def test_ordinary_user_needs_nothing_of_root(ordinary: tuple[Path, dict[str, Any]]) -> None:
     """Run by an ordinary user, everything lies in the home and belongs to that user."""
-    user = database_user()
-    assert user is not None
-    if not is_readable_by_all(wheel_programs()):
-        pytest.skip("other users cannot read this virtual environment")
-    place = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
-    os.chown(place, user.uid, user.gid)
-    supervised = Supervised(place / "home", {"postgresql": True, "ids": [user.uid, user.gid]})
-    try:
+    place, user = ordinary
+    with contextlib.closing(Supervised(place / "home", {"postgresql": True, **user})) as supervised:
         postmaster = psutil.Process(supervised.told("pids")["PostgreSQL"])
-        assert postmaster.uids().real == user.uid
+        assert postmaster.uids().real == user["ids"][0]
         assert json.loads((place / "home" / "postgresql.json").read_text())["place"] == str(
             place / "home/postgresql"
         )
         supervised.process.terminate()
         assert supervised.wait() == 0
         eventually(lambda: not lives(postmaster.pid), "PostgreSQL has ended")
-    finally:
-        supervised.close()
-        shutil.rmtree(place)
 
 
 def test_a_worker_frozen_while_it_writes_a_checkpoint_gives_its_locks_free(home: Home) -> None:

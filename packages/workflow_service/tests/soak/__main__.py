@@ -41,7 +41,7 @@ from workflow_service.testing.providers import environment as provider_settings
 LOOP_ERRORS = re.compile(
     "Event loop is closed|different loop|was never awaited|Task was destroyed|never retrieved|WrongLoopError|"
     "another loop is running|cannot be called from a running event loop|another operation is in progress|"
-    "non-thread-safe operation|Unrecoverable error"
+    "non-thread-safe operation|Unrecoverable error|Fatal Python error|was frozen for"
 )
 CLIENTS = 6
 

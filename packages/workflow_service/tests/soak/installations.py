@@ -199,7 +199,8 @@ class Embedded:
         self._up.terminate()
         assert self._up.wait(60) == 0, f"up did not end well: see {self._folder}"
         for worker in self._by_hand:
-            worker.wait(60)  # with 0, or killed by the service after its patience with those it did not start
+            # Killed by the service after its patience with those it did not start; nobody else sees how it ends.
+            assert worker.wait(60) in (0, -signal.SIGKILL), f"a worker ended by itself: see {self._folder}"
         self._by_hand.clear()
         for log in (self._home / "logs").glob("*.log"):
             log.replace(self._folder / f"{log.stem}-{self._number}.log")  # the next start keeps one of before only

@@ -20,7 +20,7 @@ from workflow_service.cli.doctor import State, run_checks
 from workflow_service.cli.home_option import home_option
 from workflow_service.cli.keys import keys
 from workflow_service.cli.migration import migrate_database
-from workflow_service.cli.settings_view import all_settings, read_operations, read_settings
+from workflow_service.cli.settings_view import all_settings, read_settings
 from workflow_service.cli.view import View
 from workflow_service.cli.workflow_commands import warn_of_definitions, workflow
 from workflow_service.domain.run import EventKind
@@ -138,7 +138,6 @@ def up(home: Path, host: str, port: int, analyse_sample: bool, concurrency: int)
 
     def start() -> None:
         options = replace(_options_from_environment(), host=host, port=port, concurrency=concurrency)
-        read_settings(**_own_servers(options))  # what they lack is told here, not by processes that end
         kept = Home.open(home)
         view.abandoned(remove_abandoned_databases())
         if definitions := os.environ.get("WORKFLOW_DEFINITIONS"):
@@ -348,19 +347,17 @@ async def _check_servers(options: Options) -> None:
         raise LocalError(str(exc)) from exc
 
 
-def _own_servers(options: Options) -> dict[str, str]:
-    """Return settings, by name, for the servers that ``up`` brings itself."""
-    own = {"database_url": "postgresql://", "broker_url": "safefs://"}
-    named = {"database_url": options.database_url, "broker_url": options.broker_url}
-    return {name: url for name, url in own.items() if named[name] is None}
-
-
 def _options_from_environment() -> Options:
+    database_url, broker_url = os.environ.get("DATABASE_URL") or None, os.environ.get("BROKER_URL") or None
+    own = {"database_url": "postgresql://", "broker_url": "safefs://"}  # what ``up`` brings itself
+    named = {"database_url": database_url, "broker_url": broker_url}
+    # What the settings lack is told here, not by processes that end.
+    settings = read_settings(**{name: url for name, url in own.items() if named[name] is None})
     keys = os.environ.get("WORKFLOW_API_KEYS")
     return Options(
-        worker_silence=read_operations().worker_silence,
-        database_url=os.environ.get("DATABASE_URL") or None,
-        broker_url=os.environ.get("BROKER_URL") or None,
+        worker_silence=settings.worker_silence,
+        database_url=database_url,
+        broker_url=broker_url,
         api_keys=read_api_keys(keys, "WORKFLOW_API_KEYS") if keys else None,
     )
 

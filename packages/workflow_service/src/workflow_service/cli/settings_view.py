@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,9 +13,7 @@ from pydantic_settings import SettingsError
 from workflow_service.domain.predicates import predicate
 from workflow_service.gateways.servers import without_password
 from workflow_service.local.errors import LocalError
-from workflow_service.settings import OperationsSettings, Settings
-
-T = TypeVar("T")
+from workflow_service.settings import Settings
 
 _HIDDEN = "***"
 _JSON_FIELDS = frozenset({"api_keys", "private_hosts", "services", "webhook_secrets"})
@@ -44,21 +42,8 @@ def read_settings(**own: str) -> Settings:
     Raises:
         LocalError: Some are missing or make no sense; the message has a line for each and says what to set.
     """
-    return _checked(lambda: Settings(**own))  # type: ignore[arg-type]  # all of them are texts
-
-
-def read_operations() -> OperationsSettings:
-    """Read those settings that all have a default: they are there before anybody has said where the servers are.
-
-    Raises:
-        LocalError: As `read_settings`.
-    """
-    return _checked(OperationsSettings)
-
-
-def _checked(read: Callable[[], T]) -> T:
     try:
-        return read()
+        return Settings(**own)  # type: ignore[arg-type]  # all of them are texts
     except ValidationError as error:
         faults = [_told(each) for each in error.errors(include_input=False)]
     except SettingsError:  # of the first that is no JSON; the other faults are not known before it is

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from kombu.pools import ProducerPool
 
 from workflow_service.contracts import EXECUTE_RUN, QUEUE
 from workflow_service.ports import QueueUnavailableError
@@ -30,6 +31,9 @@ class CeleryJobQueue:
         """Send to the broker at ``broker_url``. Nothing is connected before the first send."""
         self._app = _producer(broker_url)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="broker")
+        # Of its own: Celery's are kombu's, which stay open as long as the process lives.
+        self._connections: Any = self._app.connection_for_write().Pool(_THREADS)  # Any: kombu ships no types
+        self._producers: Any = ProducerPool(self._connections, limit=_THREADS)  # type: ignore[no-untyped-call]
 
     async def enqueue(self, run_id: UUID) -> None:
         """Tell the workers that a run is queued.
@@ -77,10 +81,13 @@ class CeleryJobQueue:
             ) from error
 
     def _send(self, run_id: str) -> None:
-        self._app.send_task(EXECUTE_RUN, args=(run_id,), queue=QUEUE, ignore_result=True)
+        with self._producers.acquire(block=True) as producer:
+            self._app.send_task(EXECUTE_RUN, args=(run_id,), queue=QUEUE, ignore_result=True, producer=producer)
 
     def _close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+        for pool in (self._producers, self._connections):
+            pool.force_close_all()
         self._app.close()
 
     def _connect(self) -> None:
