@@ -99,6 +99,7 @@ def test_parameters_are_named_with_where_they_stand(client):
     for request, place, field in (
         (("GET", "/api/v1/runs?limit=0"), "query", "limit"),
         (("GET", "/api/v1/runs/no-id"), "path", "run_id"),
+        (("GET", "/api/v1/runs?status=dead&status=odd"), "query", "status"),
     ):
         response = client.request(*request)
         detail = detail_of(response, 422)
@@ -107,6 +108,12 @@ def test_parameters_are_named_with_where_they_stand(client):
     body = {"workflow_name": "idle", "input_data": {}}
     response = client.post(EXECUTE, json=body, headers={"Idempotency-Key": "a b"})
     assert detail_of(response, 422).startswith("header idempotency-key must match ")
+
+
+def test_a_list_or_an_object_that_is_too_short_is_told_without_words_of_python(client):
+    """It has no dictionaries, and no validation that comes first."""
+    response = client.post(f"/api/v1/runs/{uuid4()}/answer", json={"answers": {}})
+    assert detail_of(response, 422) == "answers must have at least 1 item"
 
 
 def test_what_is_missing_or_unknown_is_said_in_our_words(client):

@@ -85,6 +85,74 @@ def test_what_is_no_answer_changes_nothing(execute, with_pool, scripted, queue, 
     with_pool(scenario)
 
 
+AMOUNT = {"question": "How much?", "schema": {"type": "integer", "minimum": 1}}
+
+
+@pytest.mark.parametrize(
+    ("value", "answer", "message"),
+    [
+        (AMOUNT, "much", "answers.q must be a whole number, is the text 'much'"),
+        (AMOUNT, None, "answers.q must be a whole number, is null"),
+        ({"question": "Sign?", "schema": {"enum": ["yes"]}}, "maybe", 'answers.q must be one of "yes"'),
+        ({"question": "Who?", "schema": {"required": ["name"]}}, {}, "answers.q.name is missing"),
+    ],
+)
+def test_an_answer_that_does_not_fit_the_schema_of_its_question_changes_nothing(
+    execute, with_pool, scripted, queue, value, answer, message
+):
+    """A branch would take it for the other one; the fault has its place, and the run can still be answered."""
+    questions = (Question("q", value), Question("free", {"question": "Why?"}))
+
+    async def asks_with_schema(_report):
+        raise WaitingError(questions)
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        run, _ = await store.create(NEW)
+        await execute(store, run, scripted(asks_with_schema))
+        run = await store.get("alice", run.id)
+        with pytest.raises(InvalidInputError) as refused:
+            await answer_run("alice", run.id, {"q": answer, "free": 1}, runs=store, queue=queue)
+        place, _, fault = message.partition(" ")
+        assert (str(refused.value), refused.value.faults) == (message, ((place, fault),))
+        assert await store.get("alice", run.id) == run
+        assert queue.sent == []
+
+    with_pool(scenario)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        AMOUNT,
+        {"question": "?", "schema": {"$defs": {"n": {"type": "integer"}}, "$ref": "#/$defs/n"}},
+        {"question": "?", "schema": {"type": "no such type"}},
+        {"question": "?", "schema": {"$ref": "http://127.0.0.1:9/elsewhere"}},
+        {"question": "?", "schema": {"$ref": "#/$defs/absent"}},
+        {"question": "?", "schema": {"$ref": "#"}},
+        {"question": "?", "schema": "a word"},
+        {"schema": {"type": "string"}},
+        ["schema"],
+    ],
+)
+def test_an_answer_that_fits_is_taken_and_any_where_there_is_no_schema_to_fit(
+    execute, with_pool, scripted, queue, value
+):
+    """What is no schema, names another document or itself, or belongs to no question in words binds nobody."""
+
+    async def asks_so(_report):
+        raise WaitingError((Question("q", value),))
+
+    async def scenario(pool):
+        store = PostgresRunStore(pool.acquire)
+        run, _ = await store.create(NEW)
+        await execute(store, run, scripted(asks_so))
+        run = await answer_run("alice", run.id, {"q": 5}, runs=store, queue=queue)
+        assert (run.status, run.answers) == (RunStatus.QUEUED, {"q": 5})
+
+    with_pool(scenario)
+
+
 def test_only_a_run_that_waits_is_answered_and_only_by_its_user(execute, with_pool, scripted, queue):
     """A second answer comes too late; a run that waits is not resumed; another user's is not there."""
 

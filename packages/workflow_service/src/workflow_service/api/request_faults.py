@@ -35,7 +35,8 @@ def _fault(error: Mapping[str, Any]) -> Fault:
     where, *place = error["loc"]
     message = str(error["msg"]) if error["type"] == OWN_WORDS else predicate(error["type"], str(error["msg"]))
     if where in _PARAMETERS:
-        return {"in": where, "field": ".".join(map(str, place)), "message": message}
+        # Of a parameter that is given several times the place has the number, too; the name is what was sent.
+        return {"in": where, "field": str(place[0]), "message": message}
     return body_fault(_path(place), message)
 
 

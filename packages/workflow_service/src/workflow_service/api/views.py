@@ -56,7 +56,7 @@ class AnswerRequest(BaseModel):
 
     answers: Annotated[
         dict[str, Any], Field(min_length=1, description="By the question's id; what is left out is asked again.")
-    ]  # Any: JSON; the graph checks it
+    ]  # Any: JSON; the question's schema and the graph check it
 
 
 class QuestionView(BaseModel):

@@ -22,7 +22,14 @@ _WORDS: Mapping[str, str] = {  # kinds of faults whose own words are about Pytho
     "finite_number": "must be a finite number",
     "uuid_parsing": "must be a UUID",
 }
-_SUBJECTS = ("Input should ", "String should ", "List should ", "Tuple should ", "Value should ")
+_SUBJECTS = (
+    "Input should ",
+    "String should ",
+    "List should ",
+    "Tuple should ",
+    "Dictionary should ",
+    "Value should ",
+)
 
 
 def predicate(kind: str, message: str) -> str:
@@ -31,7 +38,8 @@ def predicate(kind: str, message: str) -> str:
         return _WORDS[kind]
     for subject in _SUBJECTS:
         if message.startswith(subject):
-            return f"must {message.removeprefix(subject)}"
+            # "… at least 1 item after validation, not 0": of no validation does the sender know.
+            return f"must {message.removeprefix(subject).partition(' after validation')[0]}"
     # A validator of ours raises a ValueError, whose words are a predicate already.
     own = message.removeprefix("Value error, ")
     return own if own != message else f"is refused: {message}"

@@ -8,6 +8,7 @@ from uuid import UUID
 from workflow_service.domain.run import JsonObject, Run
 from workflow_service.ports import JobQueue, RunStore, StoreUnavailableError, Workflow
 from workflow_service.usecases.submission import enqueue, refuse_what_cannot_be_stored
+from workflow_service.workflows.engine.schemas import check_answers
 
 _FORGET_BOUND = 10.0  # seconds for one run; who waits are the next ones, or a person who deletes a run
 
@@ -35,11 +36,16 @@ async def answer_run(
 
     Raises:
         RunStateError: The run does not wait.
-        InvalidInputError: No answer, one to a question that the run does not ask, or one that cannot be stored.
+        InvalidInputError: No answer, one to a question that the run does not ask, one that cannot be stored, or
+            one that does not fit the schema of its question. Nothing was changed.
 
     Cancellation: the answers may or may not be kept; once they are, another try is refused.
     """
     refuse_what_cannot_be_stored("answers", answers)
+    # Looked at before the run is locked: a question's id is no other's, so what it wants is the same then.
+    asking = await runs.get(user_id, run_id)
+    if asking is not None:
+        check_answers(asking.questions, answers)
     run = await runs.answer(user_id, run_id, answers)
     if run is not None:
         await enqueue(run, queue)

@@ -1,6 +1,8 @@
 """JSON Schemas: the one of definitions, and the checks of values by those that definitions have."""
 
 import json
+import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,12 +12,15 @@ from uuid import UUID
 
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
+from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
-from workflow_service.domain.run import JsonObject
+from workflow_service.domain.run import JsonObject, Question
 from workflow_service.ports import InvalidInputError
 from workflow_service.workflows.engine.problems import Problem, did_you_mean
 from workflow_service.workflows.engine.source import Json, Path, Source
+
+_logger = logging.getLogger(__name__)
 
 _FORMATS = FormatChecker(["date", "email", "uuid"])
 _NOUNS = {
@@ -87,6 +92,42 @@ def check_input(schema: JsonObject, value: JsonObject) -> None:
     if faults:
         text = "; ".join(fault.told_of("input") for fault in faults)
         raise InvalidInputError(text, [(f"input_data{fault.place}", fault.message) for fault in faults])
+
+
+def check_answers(questions: Iterable[Question], answers: JsonObject) -> None:
+    """Raise InvalidInputError, with every fault and its place in the request, unless answers fit their questions.
+
+    A question binds its answer if it is an object with a ``question`` in words and the ``schema`` of the answer.
+    One whose schema cannot be used is logged and binds nobody, for its run could never be answered.
+    """
+    faults = [
+        (f"answers.{question.id}{fault.place}", fault.message)
+        for question in questions
+        if question.id in answers
+        for fault in _answer_faults(question, answers[question.id])
+    ]
+    if faults:
+        raise InvalidInputError("; ".join(f"{place} {message}" for place, message in faults), faults)
+
+
+def _answer_faults(question: Question, answer: Json) -> list[Fault]:
+    match question.value:
+        case {"question": str(), "schema": dict() as schema}:
+            pass
+        case _:
+            return []
+    why: object = None
+    if fault := schema_fault(schema):
+        why = fault[1]
+    else:
+        try:
+            return faults_of(schema, answer)
+        # Those that a look at the schema does not find: what a $ref names is not there or is itself, and
+        # patterns of JavaScript that are none here.
+        except (Unresolvable, RecursionError, re.error) as error:
+            why = error
+    _logger.warning("the answer to question %s is not checked: its schema cannot be used: %s", question.id, why)
+    return []
 
 
 def with_defaults(schema: JsonObject, value: Json) -> Json:
