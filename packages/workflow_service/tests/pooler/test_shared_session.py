@@ -1,6 +1,9 @@
 """PgBouncer in transaction mode: what one client leaves in the session that the next one gets is nothing."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
@@ -226,3 +229,21 @@ def test_a_pooler_that_nobody_told_of_is_refused(
     advice = "set WORKFLOW_DATABASE_POOLER=transaction, and WORKFLOW_DATABASE_DIRECT_URL"
     with pytest.raises(InvalidSettingError, match=advice):
         asyncio.run(main())
+
+
+def test_a_worker_does_not_begin_behind_a_pooler_that_nobody_told_of(pooled: Pooled) -> None:
+    """It would take runs and fail each; its last words are what to set."""
+    environment = {**os.environ, "DATABASE_URL": pooled.url, "BROKER_URL": "redis://127.0.0.1:1/0"}
+    for name in ("WORKFLOW_DATABASE_POOLER", "WORKFLOW_DATABASE_DIRECT_URL"):
+        environment.pop(name, None)
+    ended = subprocess.run(
+        [sys.executable, "-m", "workflow_service", "worker"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "set WORKFLOW_DATABASE_POOLER=transaction, and WORKFLOW_DATABASE_DIRECT_URL" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import click
 from click.core import ParameterSource
 from dotenv import dotenv_values
@@ -24,6 +26,7 @@ from workflow_service.cli.settings_view import all_settings, read_settings
 from workflow_service.cli.view import View
 from workflow_service.cli.workflow_commands import warn_of_definitions, workflow
 from workflow_service.domain.run import EventKind
+from workflow_service.gateways.postgres.pooler import ADVICE, find_pooler
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
 from workflow_service.local.home import Home, read_api_keys
@@ -257,9 +260,11 @@ def worker(
                     "on a home there are no --pool and --metrics-port; set DATABASE_URL and BROKER_URL"
                 )
             become_local_worker(Home(home.expanduser().resolve()), concurrency)
-        become_worker(
-            _with(read_settings(), worker_pool=pool, worker_concurrency=concurrency, metrics_port=metrics_port)
+        settings = _with(
+            read_settings(), worker_pool=pool, worker_concurrency=concurrency, metrics_port=metrics_port
         )
+        asyncio.run(_refuse_untold_pooler(settings))
+        become_worker(settings)
 
     _exit_with(View(), start, stopped=lambda _: 0)
 
@@ -345,6 +350,16 @@ async def _check_servers(options: Options) -> None:
             await check_broker(options.broker_url)
     except UnusableServerError as exc:
         raise LocalError(str(exc)) from exc
+
+
+async def _refuse_untold_pooler(settings: Settings) -> None:
+    """Raise LocalError if a pooler stands before the database and no setting says so: each run would fail."""
+    if settings.database_pooler is not None:
+        return
+    # A database that is away is waited for, run by run.
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        if await find_pooler(settings.database_url) is not None:
+            raise LocalError(f"a connection pooler, such as PgBouncer, stands before the database; {ADVICE}")
 
 
 def _options_from_environment() -> Options:
