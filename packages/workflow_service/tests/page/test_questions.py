@@ -28,6 +28,7 @@ def test_a_person_answers_what_a_run_asks(person: Any) -> None:
     expect(card).to_contain_text("Shall this be paid?")
     expect(card).to_contain_text("1200")
     expect(person.page.locator("#run-facts .status")).to_have_text("Asks you")
+    expect(person.page.locator("#progress-label")).to_have_text("Waiting for you")
     card.get_by_role("button", name="Answer").click()
     expect(card).to_contain_text("Choose one.")
     card.get_by_label("Shall this be paid?").select_option(label="Pay")

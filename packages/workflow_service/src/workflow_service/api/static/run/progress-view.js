@@ -42,6 +42,7 @@ export class ProgressView {
   /** Show an event of the run: `{kind, data}`. */
   add({ kind, data }) {
     clearTimeout(this.#waiting);
+    byId("progress-label").textContent = kind === "waiting" ? "Waiting for you" : "Working on it";
     if (kind === "progress") return this.#addStep(data);
     if (["queued", "requeued", "resumed", "answered"].includes(kind)) this.#waitForWorker();
     const says = kind === "requeued" && data.reason === "unavailable" ? awayFor(data) : (SAYS[kind] ?? "");

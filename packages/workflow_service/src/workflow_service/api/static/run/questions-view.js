@@ -51,7 +51,7 @@ export class QuestionsView {
     field.write(schema?.default);
     this.#fields.set(id, field);
     const more = words !== null && Object.keys(rest).length === 0 ? null : dataTree(shown);
-    return element("div", { class: "question" }, more, field.element);
+    return element("div", { class: "fields" }, more, field.element);
   }
 
   async #send() {
