@@ -53,6 +53,10 @@ SELECT count(*) AS runs,
 FROM workflow.runs LEFT JOIN history ON history.run_id = runs.id
 """
 
+UNLIKE = """
+SELECT string_agg(format('%s is %s: %s', id, status, error), '; ') FROM workflow.runs WHERE status <> 'succeeded'
+"""
+
 
 @dataclass
 class Outcome:
@@ -64,6 +68,7 @@ class Outcome:
     held_at_kills: list[int] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     faults_of_streams: list[str] = field(default_factory=list)
+    unlike: str = ""  # the runs that did not succeed, each with its error
     seconds: float = 0.0
 
     def complaints(self) -> list[str]:
@@ -91,6 +96,7 @@ class Service:
 
     def __init__(self, folder: Path, broker: str, workers: int) -> None:
         here = str(Path(__file__).parent)
+        self.folder = folder
         self.database = fault_servers.PostgreSQL(folder)
         self.broker: Any = fault_servers.BROKERS[broker](folder)
         port = fault_servers.free_port()
@@ -202,6 +208,11 @@ def campaign(broker: str, victims: Sequence[str], runs: int, workers: int) -> Ou
         started = time.monotonic()
         asyncio.run(_disturb(service, outcome))
         outcome.seconds = time.monotonic() - started
+        if outcome.complaints():
+            kept = Path(tempfile.mkdtemp(prefix="faults-logs-"))
+            for log in service.folder.glob("*.log"):
+                shutil.copy(log, kept)
+            print(f"{', '.join(outcome.complaints())}: logs in {kept}; {outcome.unlike}", file=sys.stderr)
     return outcome
 
 
@@ -217,6 +228,7 @@ async def _disturb(service: Service, outcome: Outcome) -> None:
                 group.create_task(_kill_all(service, watcher, outcome))
                 group.create_task(watcher.until_ended(outcome.asked))
     outcome.counts = dict(await watcher.ask(VERDICT, fault_ledger.STEPS))
+    outcome.unlike = (await watcher.ask(UNLIKE))[0] or ""
 
 
 def _client(address: str) -> httpx.AsyncClient:

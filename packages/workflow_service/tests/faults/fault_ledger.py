@@ -6,7 +6,8 @@ Apart, because tests import this module too, and are not to have the plug-in in 
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
 from homeloop import LoopLocal
-from workflow_service.gateways.postgres.connection import open_connection
+from workflow_service.gateways.postgres.connection import Connection, open_connection
 from workflow_service.gateways.postgres.pool import Pool, lend, open_pool
 from workflow_service.ports import RunContext
 from workflow_service.workflows.engine.kept import Checkpointer
@@ -77,11 +78,16 @@ class Ledger:
         async with self._checkpointer(run_id, None) as saver:
             await saver.adelete_thread(str(run_id))
 
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Connection]:
+        async with self._pools() as pool, lend(pool) as connection:
+            yield connection
+
     def _step(self, name: str, number: int) -> Callable[..., Any]:
         async def step(_state: State, config: RunnableConfig) -> State:
             context: RunContext = config.get("configurable", {})["context"]
             await asyncio.sleep(PAUSE)
-            async with self._pools() as pool, open_connection(lambda: lend(pool)) as connection:
+            async with open_connection(self._connect) as connection:
                 await connection.execute(EXECUTE, context.run_id, name)
             await context.report(name, round(100 * number / STEPS), "")
             return {"done": number}
