@@ -148,7 +148,9 @@ def _panel(outcome: Outcome, figure: str) -> Iterator[str]:
         yield f'<text x="-6" y="{y + 4:.0f}" text-anchor="end">{highest * share:.0f}</text>'
         yield f'<text x="{_WIDTH * share:.0f}" y="{_HEIGHT + 16}" text-anchor="middle">{end * share:.0f} s</text>'
     for number, (line, samples) in enumerate(lines.items()):
-        yield f'<text x="{_WIDTH}" y="{-10 + 14 * number}" text-anchor="end" fill="{_COLOURS[line]}">{line}</text>'
+        if len(lines) > 1:  # else the title names it
+            y = -10 + 14 * number
+            yield f'<text x="{_WIDTH}" y="{y}" text-anchor="end" fill="{_COLOURS[line]}">{line}</text>'
         for pid in dict.fromkeys(sample.pid for sample in samples):
             points = " ".join(
                 f"{_WIDTH * sample.at / end:.1f},{_HEIGHT * (1 - of(sample) / highest):.1f}"
