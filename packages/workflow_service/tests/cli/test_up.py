@@ -279,13 +279,25 @@ def test_folder_with_other_things_is_no_home(tmp_path: Path, command_line: Run) 
     assert folder.stat().st_mode & 0o777 == 0o755
 
 
-@pytest.mark.parametrize("keys", ["not json", "[]", "{}", '{"alice": ""}', '{"alice": 1}'])
-def test_unusable_keys_are_refused_without_showing_them(home: Path, command_line: Run, keys: str) -> None:
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ("not json", "WORKFLOW_API_KEYS is no JSON"),
+        ("[]", "WORKFLOW_API_KEYS must be an object"),
+        ("{}", "WORKFLOW_API_KEYS must be a JSON object of user name to key"),
+        ('{"alice": ""}', "WORKFLOW_API_KEYS must be a JSON object of user name to key"),
+        ('{"alice": 1}', "WORKFLOW_API_KEYS.alice must be a text"),
+    ],
+)
+def test_unusable_keys_are_refused_without_showing_them(
+    home: Path, command_line: Run, keys: str, fault: str
+) -> None:
     """WORKFLOW_API_KEYS that are no keys are an error that shows the form, not the value."""
     up = command_line("up", "--home", str(home), WORKFLOW_API_KEYS=keys)
 
     assert up.wait() == 1
-    assert "WORKFLOW_API_KEYS must be a JSON object of user name to key" in up.text
+    assert fault in up.text
+    assert '{"alice": "a long random string"}' in up.text
     assert keys not in up.text or keys in ("[]", "{}")
 
 
