@@ -26,7 +26,8 @@ from workflow_service.cli.settings_view import all_settings, read_settings
 from workflow_service.cli.view import View
 from workflow_service.cli.workflow_commands import warn_of_definitions, workflow
 from workflow_service.domain.run import EventKind
-from workflow_service.gateways.postgres.pooler import ADVICE, find_pooler
+from workflow_service.gateways.postgres.pooler import refuse_pooler
+from workflow_service.gateways.postgres.single import single_connection
 from workflow_service.gateways.servers import UnusableServerError, check_broker, check_database
 from workflow_service.local.errors import LocalError, StopRequestedError
 from workflow_service.local.home import Home, read_api_keys
@@ -35,6 +36,7 @@ from workflow_service.local.programs import become_api, become_worker
 from workflow_service.local.service import Connection, Options, become_local_worker, run_service
 from workflow_service.local.temporary import temporary_home
 from workflow_service.local.worker_keeper import WorkerDeath
+from workflow_service.ports import InvalidSettingError
 from workflow_service.settings import Settings
 
 _WORKFLOW = "contract_analysis"
@@ -356,10 +358,13 @@ async def _refuse_untold_pooler(settings: Settings) -> None:
     """Raise LocalError if a pooler stands before the database and no setting says so: each run would fail."""
     if settings.database_pooler is not None:
         return
-    # A database that is away is waited for, run by run.
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        if await find_pooler(settings.database_url) is not None:
-            raise LocalError(f"a connection pooler, such as PgBouncer, stands before the database; {ADVICE}")
+    try:
+        # A database that is away is waited for, run by run.
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with single_connection(settings.database_url)() as connection:
+                await refuse_pooler(connection)
+    except InvalidSettingError as error:
+        raise LocalError(str(error)) from error
 
 
 def _options_from_environment() -> Options:
