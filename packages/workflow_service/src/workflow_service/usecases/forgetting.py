@@ -1,11 +1,11 @@
 """Forget what nobody needs any more: what ended runs keep, and answers of external services that are too old."""
 
-import asyncio
 import logging
 from collections.abc import Mapping
 
-from workflow_service.ports import AnswerCache, RunStore, StoreUnavailableError, Workflow
+from workflow_service.ports import AnswerCache, RunStore, Workflow
 from workflow_service.usecases.afterlife import forget_ended
+from workflow_service.usecases.passes import repeat_forever
 
 _INTERVAL = 60.0  # seconds
 _BATCH = 5  # runs: each may take 10 s, and after a minute another process takes those again that are not forgotten
@@ -21,25 +21,19 @@ async def forget_forever(*, runs: RunStore, workflows: Mapping[str, Workflow], i
 
     Cancellation: ends the removal under way; what was not removed is due again a minute later.
     """
-    while True:
-        try:
-            while await forget_ended(_BATCH, runs=runs, workflows=workflows) == _BATCH:
-                pass
-        except StoreUnavailableError as error:
-            _logger.warning("ended runs: %s", error)
-        except Exception:
-            _logger.exception("ended runs: a pass failed; the next one follows")
-        await asyncio.sleep(interval)
+
+    async def forget_all() -> None:
+        while await forget_ended(_BATCH, runs=runs, workflows=workflows) == _BATCH:
+            pass
+
+    await repeat_forever(forget_all, "ended runs", interval, _logger)
 
 
 async def prune_forever(answers: AnswerCache) -> None:
     """Prune once a minute until cancelled; any number of processes may do this at once."""
-    while True:
-        try:
-            while await answers.prune():
-                pass
-        except StoreUnavailableError as error:
-            _logger.warning("old answers: %s", error)
-        except Exception:
-            _logger.exception("old answers: a pass failed; the next one follows")
-        await asyncio.sleep(_INTERVAL)
+
+    async def prune_all() -> None:
+        while await answers.prune():
+            pass
+
+    await repeat_forever(prune_all, "old answers", _INTERVAL, _logger)

@@ -1,9 +1,9 @@
 """Send runs again that the broker or a worker has lost."""
 
-import asyncio
 import logging
 
-from workflow_service.ports import JobQueue, QueueUnavailableError, RunStore, StoreUnavailableError
+from workflow_service.ports import JobQueue, QueueUnavailableError, RunStore
+from workflow_service.usecases.passes import repeat_forever
 
 _BATCH = 100  # runs per pass: bounds how fast a long queue is told again
 
@@ -29,12 +29,4 @@ async def reap(*, runs: RunStore, queue: JobQueue) -> int:
 
 async def reap_forever(*, runs: RunStore, queue: JobQueue, interval: float) -> None:
     """Reap every ``interval`` seconds until cancelled; a database that is away is tried again."""
-    while True:
-        try:
-            await reap(runs=runs, queue=queue)
-        except StoreUnavailableError as error:
-            _logger.warning("reaper: %s", error)
-        except Exception:
-            # A reaper that stops is noticed by nobody: runs would just never be sent again.
-            _logger.exception("reaper: a pass failed; the next one follows")
-        await asyncio.sleep(interval)
+    await repeat_forever(lambda: reap(runs=runs, queue=queue), "reaper", interval, _logger)
